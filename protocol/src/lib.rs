@@ -1,0 +1,23 @@
+//! The wire of `dask.distributed`, as both our roles and Python's speak it.
+//!
+//! Read [`Key`] and [`Payload`] first: the first names everything, the second carries user data that no engine part
+//! ever looks into. [`comm`] moves [`message`]s as [`frame`]s; [`pickle`] reads the graphs that Python clients pickle
+//! without executing anything.
+
+pub mod address;
+pub mod comm;
+pub mod compression;
+pub mod error;
+pub mod frame;
+pub mod key;
+pub mod message;
+pub mod payload;
+pub mod pickle;
+pub mod scan;
+pub mod value;
+
+pub use address::Address;
+pub use error::{CommError, DecodeError};
+pub use key::{Key, KeyRef};
+pub use payload::{Payload, PayloadKind};
+pub use value::Value;
