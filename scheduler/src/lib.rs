@@ -1,1 +1,3 @@
-//! (crate docs)
+//! The scheduler: [`state`] decides, the shell around it moves bytes.
+
+pub mod state;

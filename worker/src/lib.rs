@@ -1,1 +1,3 @@
-//! (crate docs)
+//! The worker: [`state`] decides, the shell around it moves bytes and runs tasks.
+
+pub mod state;
