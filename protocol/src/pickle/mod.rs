@@ -1,1 +1,26 @@
 //! Reading and writing pickles without executing them.
+//!
+//! A pickle is a small stack program. Here it is read *symbolically*: nothing is imported and nothing is called; what
+//! comes out is a graph of nodes that can be looked at, taken apart and written back. Start with [`read_expression`],
+//! which turns the expression a Python client submits into a [`Graph`] of self-contained task pickles, and
+//! [`loads_plain`], which reads small pickled fields.
+
+mod encode;
+mod error;
+mod exception;
+mod graph;
+mod intake;
+mod opcode;
+mod plain;
+mod value;
+
+pub use encode::{PICKLE_PROTOCOL, dumps_plain};
+pub use error::PickleError;
+pub use exception::{
+    KilledWorker, NoValidWorkerError, NoWorkerError, PickledException, builtin_exception, timeout_error,
+    write_exception,
+};
+pub use graph::{Graph, GraphTask, NodeClass, TaskSpec};
+pub use intake::{Intake, read_expression, read_task_dict};
+pub use plain::loads_plain;
+pub use value::{Opaque, PickleValue};
