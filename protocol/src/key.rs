@@ -194,6 +194,11 @@ impl From<Arc<str>> for Key {
         Key(Repr::Str(s))
     }
 }
+impl From<i32> for Key {
+    fn from(i: i32) -> Key {
+        Key(Repr::Int(i.into()))
+    }
+}
 impl From<i64> for Key {
     fn from(i: i64) -> Key {
         Key(Repr::Int(i))

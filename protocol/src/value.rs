@@ -130,6 +130,11 @@ impl From<bool> for Value {
         Value::Bool(b)
     }
 }
+impl From<i32> for Value {
+    fn from(i: i32) -> Value {
+        Value::Int(i.into())
+    }
+}
 impl From<i64> for Value {
     fn from(i: i64) -> Value {
         Value::Int(i)

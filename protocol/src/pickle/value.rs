@@ -166,6 +166,11 @@ impl From<bool> for PickleValue {
         PickleValue::Bool(b)
     }
 }
+impl From<i32> for PickleValue {
+    fn from(i: i32) -> PickleValue {
+        PickleValue::Int(i.into())
+    }
+}
 impl From<i64> for PickleValue {
     fn from(i: i64) -> PickleValue {
         PickleValue::Int(i)
