@@ -1,3 +1,4 @@
-//! The scheduler: [`state`] decides, the shell around it moves bytes.
+//! The scheduler: [`state`] decides, [`graph`] turns submitted graphs into tasks, the shell around them moves bytes.
 
+pub mod graph;
 pub mod state;
