@@ -11,6 +11,7 @@ pub mod error;
 pub mod frame;
 pub mod key;
 pub mod message;
+pub mod native;
 pub mod payload;
 pub mod pickle;
 pub mod scan;

@@ -1,0 +1,99 @@
+//! Native tasks: functions of this binary, registered by name, on typed values that stay in memory.
+//!
+//! [`NativeFunction`] is what the `#[dask::task]` macro registers; [`Registry`] finds it by name. A result is a
+//! [`NativeValue`]: tasks on the same worker share it by reference, and it is packed only when it leaves.
+
+mod arg;
+mod registry;
+mod value;
+
+pub use arg::{Arg, ArgSlot};
+pub use registry::{NativeFunction, Registry, RegistryError};
+pub use value::NativeValue;
+
+use std::fmt;
+
+/// What a native task can ask of its worker while it runs.
+#[derive(Debug, Clone)]
+pub struct TaskContext {
+    /// The key of the running task.
+    pub key: dask_protocol::Key,
+    /// The worker's address.
+    pub worker: dask_protocol::Address,
+}
+
+/// Why a native task has no result.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NativeError {
+    /// No function of this name in the worker's binary.
+    #[error("unknown native task {name:?}; this worker has {}", Names(.registered))]
+    UnknownFunction {
+        /// The name asked for.
+        name: String,
+        /// The names registered, sorted.
+        registered: Vec<String>,
+    },
+    /// The call has the wrong number of arguments.
+    #[error("native task {function:?} takes {expected} arguments, got {found}")]
+    ArgumentCount {
+        /// The function.
+        function: &'static str,
+        /// What it takes.
+        expected: usize,
+        /// What came.
+        found: usize,
+    },
+    /// An argument is of another type.
+    #[error("argument {index} of native task {function:?}: expected {expected}, found {found}")]
+    ArgumentType {
+        /// The function.
+        function: &'static str,
+        /// Which argument, from 0.
+        index: usize,
+        /// The type it takes.
+        expected: &'static str,
+        /// What came.
+        found: String,
+    },
+    /// The task returned an error.
+    #[error("{0}")]
+    Failed(String),
+    /// The task panicked.
+    #[error("native task panicked: {message}{}", At(.location))]
+    Panicked {
+        /// The panic's message.
+        message: String,
+        /// `file:line:column`, if known.
+        location: Option<String>,
+    },
+    /// The result could not be packed to leave the worker.
+    #[error("result of type {type_name} cannot be serialised: {reason}")]
+    Unserialisable {
+        /// The result's type.
+        type_name: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+struct Names<'a>(&'a [String]);
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_MAX: usize = 20;
+        if self.0.is_empty() {
+            return f.write_str("none registered");
+        }
+        f.write_str(&self.0[..self.0.len().min(SHOWN_MAX)].join(", "))?;
+        if self.0.len() > SHOWN_MAX {
+            write!(f, " and {} more", self.0.len() - SHOWN_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+struct At<'a>(&'a Option<String>);
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |location| write!(f, " at {location}"))
+    }
+}

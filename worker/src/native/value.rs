@@ -1,0 +1,110 @@
+//! A typed value in a worker's memory.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use dask_protocol::{Payload, native};
+use serde::Serialize;
+
+use super::NativeError;
+
+/// A result of a native task, shared by reference. Cloning bumps a reference count.
+#[derive(Clone)]
+pub struct NativeValue {
+    value: Arc<dyn Any + Send + Sync>,
+    vtable: &'static Vtable,
+    nbytes: u64,
+}
+
+struct Vtable {
+    type_name: fn() -> &'static str,
+    pack: fn(&(dyn Any + Send + Sync)) -> Result<Payload, String>,
+}
+
+trait HasVtable {
+    const VTABLE: &'static Vtable;
+}
+
+impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
+    const VTABLE: &'static Vtable = &Vtable {
+        type_name: std::any::type_name::<T>,
+        pack: |value| {
+            let value = value.downcast_ref::<T>().expect("the vtable belongs to the value's type");
+            native::pack_value(value).map_err(|e| e.to_string())
+        },
+    };
+}
+
+impl NativeValue {
+    /// Takes a value; its size is what it would take packed.
+    pub fn new<T: Serialize + Send + Sync + 'static>(value: T) -> NativeValue {
+        let nbytes = packed_size(&value);
+        NativeValue { value: Arc::new(value), vtable: T::VTABLE, nbytes }
+    }
+
+    /// The name of its Rust type.
+    pub fn type_name(&self) -> &'static str {
+        (self.vtable.type_name)()
+    }
+
+    /// Its size in bytes.
+    pub fn nbytes(&self) -> u64 {
+        self.nbytes
+    }
+
+    /// The value itself, if it is a `T`.
+    pub fn downcast<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.value).downcast::<T>().ok()
+    }
+
+    /// Packs it to leave the worker.
+    ///
+    /// # Errors
+    /// [`NativeError::Unserialisable`] when its `Serialize` refuses.
+    pub fn to_payload(&self) -> Result<Payload, NativeError> {
+        (self.vtable.pack)(&*self.value)
+            .map_err(|reason| NativeError::Unserialisable { type_name: self.type_name(), reason })
+    }
+}
+
+impl fmt::Debug for NativeValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NativeValue({}, {} bytes)", self.type_name(), self.nbytes)
+    }
+}
+
+/// Counts what a serialiser writes, without keeping it.
+struct Counter(u64);
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn packed_size<T: Serialize>(value: &T) -> u64 {
+    let mut counter = Counter(0);
+    let packed = value.serialize(&mut rmp_serde::Serializer::new(&mut counter).with_struct_map());
+    // A value that cannot be packed may still serve tasks of this worker; its size is then the memory of its shell.
+    if packed.is_ok() { counter.0 } else { size_of::<T>() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_its_type_and_packs_on_demand() {
+        let value = NativeValue::new(vec![1_u8, 2, 3]);
+        assert_eq!(value.nbytes(), 4);
+        assert!(value.downcast::<String>().is_none());
+        assert_eq!(*value.downcast::<Vec<u8>>().expect("same type"), [1, 2, 3]);
+        let payload = value.to_payload().expect("packs");
+        assert_eq!(native::unpack_value::<Vec<u8>>(&payload).expect("unpacks"), [1, 2, 3]);
+    }
+}
