@@ -1,0 +1,3 @@
+//! The worker's shell: connections, processes and clocks around [`state`](crate::state).
+
+pub mod nanny_link;

@@ -1,0 +1,148 @@
+//! The worker's end of the socket pair to its nanny: news goes up, the order to stop comes down, and when the nanny is
+//! gone, however it died, this process and all that it started die too.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use dask_protocol::Address;
+use dask_protocol::nanny_link::{self, FromNanny, FromWorker};
+use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, kill_process};
+use tokio::sync::mpsc;
+use tracing::{debug, error};
+
+/// The order to close, from the nanny.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StopRequest {
+    /// How long until the nanny kills the process, in seconds.
+    pub timeout: f64,
+    /// Why.
+    pub reason: String,
+}
+
+/// The connection to the nanny that started this process.
+#[derive(Debug)]
+pub struct NannyLink {
+    writer: Mutex<UnixStream>,
+    stops: mpsc::UnboundedReceiver<StopRequest>,
+}
+
+impl NannyLink {
+    /// Takes the socket that the nanny gave this process as its standard input, and puts `/dev/null` in its place so
+    /// that neither user code nor child processes can read from it.
+    ///
+    /// # Errors
+    /// When standard input is no socket, or the system refuses another descriptor or thread.
+    pub fn from_stdin() -> io::Result<NannyLink> {
+        let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        link.peer_addr()?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        NannyLink::watch(link, end_process_group)
+    }
+
+    /// Starts the thread that reads `link` and calls `on_lost` at its end. A thread of its own, because it must react
+    /// even while every other thread of the worker is busy or stuck.
+    fn watch(link: UnixStream, on_lost: impl FnOnce() + Send + 'static) -> io::Result<NannyLink> {
+        let mut reader = link.try_clone()?;
+        let (stop, stops) = mpsc::unbounded_channel();
+        thread::Builder::new().name("nanny-link".to_owned()).spawn(move || {
+            loop {
+                match nanny_link::read(&mut reader) {
+                    // The receiver is gone only when the worker already ends.
+                    Ok(Some(FromNanny::Stop { timeout, reason })) => drop(stop.send(StopRequest { timeout, reason })),
+                    Ok(None) => break,
+                    Err(error) => {
+                        debug!(%error, "nanny link broke");
+                        break;
+                    }
+                }
+            }
+            on_lost();
+        })?;
+        Ok(NannyLink { writer: Mutex::new(link), stops })
+    }
+
+    /// Tells the nanny that the worker is registered.
+    pub fn started(&self, address: &Address, local_directory: &Path) {
+        self.tell(&FromWorker::Started { address: address.clone(), local_directory: local_directory.to_owned() });
+    }
+
+    /// Tells the nanny why the worker could not start.
+    pub fn failed(&self, text: impl Into<String>) {
+        self.tell(&FromWorker::Failed { text: text.into() });
+    }
+
+    /// Tells the nanny not to start another worker when this one exits.
+    pub fn closing_gracefully(&self, reason: impl Into<String>) {
+        self.tell(&FromWorker::ClosingGracefully { reason: reason.into() });
+    }
+
+    /// Waits for the nanny's order to close. Cancel-safe; pending for ever once the process is about to be killed.
+    pub async fn stop_requested(&mut self) -> StopRequest {
+        match self.stops.recv().await {
+            Some(stop) => stop,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A lost nanny is the reader thread's concern, so a failed write is only noted.
+    fn tell(&self, message: &FromWorker) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = nanny_link::write(&mut *writer, message).and_then(|()| writer.flush()) {
+            debug!(%error, "could not tell the nanny");
+        }
+    }
+}
+
+/// Ends this process and, since the nanny made it the leader of a process group, everything it started.
+fn end_process_group() {
+    error!(target: "distributed.worker", "The nanny is gone; ending the worker process");
+    if getpgrp() == getpid() {
+        let _ = kill_current_process_group(Signal::KILL);
+    }
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn news_goes_up_and_the_order_to_stop_comes_down() {
+        let (mut nanny, worker) = UnixStream::pair().expect("socket pair");
+        let mut link = NannyLink::watch(worker, || ()).expect("thread");
+        link.started(&"tcp://127.0.0.1:1".into(), Path::new("/tmp/w"));
+        link.closing_gracefully("done");
+        let told: Vec<FromWorker> =
+            (0..2).map(|_| nanny_link::read(&mut nanny).expect("message").expect("not ended")).collect();
+        assert_eq!(
+            told,
+            [
+                FromWorker::Started { address: "tcp://127.0.0.1:1".into(), local_directory: "/tmp/w".into() },
+                FromWorker::ClosingGracefully { reason: "done".to_owned() },
+            ]
+        );
+        nanny_link::write(&mut nanny, &FromNanny::Stop { timeout: 4.0, reason: "nanny-kill".to_owned() })
+            .expect("written");
+        let stop = tokio::time::timeout(DEADLINE, link.stop_requested()).await.expect("in time");
+        assert_eq!(stop, StopRequest { timeout: 4.0, reason: "nanny-kill".to_owned() });
+    }
+
+    #[test]
+    fn losing_the_nanny_is_noticed() {
+        let (nanny, worker) = UnixStream::pair().expect("socket pair");
+        let (lost, noticed) = mpsc::channel();
+        let _link = NannyLink::watch(worker, move || lost.send(()).expect("the test waits")).expect("thread");
+        drop(nanny);
+        noticed.recv_timeout(DEADLINE).expect("noticed");
+    }
+}
