@@ -5,11 +5,13 @@
 
 mod client;
 mod fields;
+mod register;
 mod rpc;
 mod worker;
 
 pub use client::*;
 pub use fields::*;
+pub use register::*;
 pub use rpc::*;
 pub use worker::*;
 
