@@ -1,1 +1,22 @@
-//! Connections.
+//! Connections: [`Comm`] between two peers, [`Listener`] for incoming ones, [`ConnectionPool`] for calls.
+//!
+//! A [`Comm`] moves whole [`Message`](crate::message::Message)s. For a stream it is [split](Comm::split), and its
+//! writing half usually becomes a [`BatchedSender`], whose task packs everything that waits into one message.
+
+mod batched;
+pub mod child;
+mod config;
+mod connect;
+mod connection;
+mod handshake;
+mod listener;
+pub mod pool;
+pub mod tls;
+
+pub use batched::BatchedSender;
+pub use config::CommConfig;
+pub use connect::resolve;
+pub use connection::{Comm, CommReader, CommWriter};
+pub use listener::{Incoming, Listener};
+pub use pool::ConnectionPool;
+pub use tls::TlsConfig;

@@ -1,0 +1,289 @@
+//! A connection of which both ends have agreed to talk.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::codec::Decoder;
+use tokio_util::sync::CancellationToken;
+
+use super::handshake::{self, Agreement};
+use crate::address::Address;
+use crate::compression::{COMPRESS_BYTES_MIN, Compression};
+use crate::error::{CommError, DecodeError};
+use crate::frame::{Chunks, FrameCodec, FrameLimits};
+use crate::message::Message;
+
+/// Messages up to this size are compressed where they are sent; larger ones on a thread that may block.
+const COMPRESS_INLINE_BYTES_MAX: usize = 1 << 20;
+
+/// A connection to a peer. Dropping it closes it.
+#[derive(Debug)]
+pub struct Comm {
+    reader: CommReader,
+    writer: CommWriter,
+}
+
+/// The receiving half of a [`Comm`].
+pub struct CommReader {
+    io: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    buffer: BytesMut,
+    codec: FrameCodec,
+    ends: Arc<Ends>,
+}
+
+/// The sending half of a [`Comm`].
+pub struct CommWriter {
+    io: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    compression: Option<Compression>,
+    /// A message was begun and not finished: nothing may follow it.
+    cut: bool,
+    ends: Arc<Ends>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    local: Address,
+    peer: Address,
+    /// Set by [`CommWriter::abort`], so that a reader does not wait for a peer given up.
+    aborted: CancellationToken,
+}
+
+impl Comm {
+    /// Over any byte stream, without a handshake (for streams whose peer is known, and for tests).
+    pub fn from_halves(
+        reader: impl AsyncRead + Send + Sync + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Sync + Unpin + 'static,
+        local: Address,
+        peer: Address,
+    ) -> Comm {
+        let ends = Arc::new(Ends { local, peer, aborted: CancellationToken::new() });
+        Comm {
+            reader: CommReader {
+                io: Box::new(reader),
+                buffer: BytesMut::new(),
+                codec: FrameCodec::new(FrameLimits::default()),
+                ends: Arc::clone(&ends),
+            },
+            writer: CommWriter { io: Box::new(writer), compression: None, cut: false, ends },
+        }
+    }
+
+    /// Tells the peer what we can do and learns what it can.
+    pub(super) async fn shake_hands(&mut self, offer: Option<Compression>) -> Result<Agreement, CommError> {
+        self.reader.codec.set_limits(FrameLimits::HANDSHAKE);
+        self.writer.send(&handshake::hello(offer)?).await?;
+        let agreement = handshake::agree(offer, &self.reader.recv().await?, self.peer())?;
+        self.reader.codec.set_limits(FrameLimits::default());
+        self.writer.compression = agreement.compression;
+        Ok(agreement)
+    }
+
+    /// Our end.
+    pub fn local(&self) -> &Address {
+        &self.reader.ends.local
+    }
+
+    /// The other end: the address called, or where a caller came from.
+    pub fn peer(&self) -> &Address {
+        &self.reader.ends.peer
+    }
+
+    /// See [`CommReader::recv`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv(&mut self) -> Result<Message, CommError> {
+        self.reader.recv().await
+    }
+
+    /// See [`CommWriter::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&mut self, message: &Message) -> Result<(), CommError> {
+        self.writer.send(message).await
+    }
+
+    /// Packs a value and sends it, such as a reply.
+    ///
+    /// # Errors
+    /// [`CommError::Encode`] when it cannot be packed, else as [`CommWriter::send`].
+    pub async fn send_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CommError> {
+        let message = Message::encode(value)?;
+        self.writer.send(&message).await
+    }
+
+    /// Whether the peer has closed, or sent something nobody asked for. Does not wait.
+    pub fn is_stale(&mut self) -> bool {
+        use futures::FutureExt;
+        self.reader.recv().now_or_never().is_some()
+    }
+
+    /// The two halves, for a stream.
+    pub fn split(self) -> (CommReader, CommWriter) {
+        (self.reader, self.writer)
+    }
+
+    /// Sends what remains and closes.
+    pub async fn close(mut self) {
+        self.writer.close().await;
+    }
+}
+
+impl CommReader {
+    /// The next message. Cancel-safe: a read abandoned half way resumes with the next call.
+    ///
+    /// # Errors
+    /// [`CommError::Closed`] when the peer closed, [`CommError::Decode`] when it broke the framing,
+    /// [`CommError::Io`] when the connection failed otherwise. After any error the connection is of no more use.
+    pub async fn recv(&mut self) -> Result<Message, CommError> {
+        loop {
+            if let Some(frames) = self.codec.decode(&mut self.buffer)? {
+                return Ok(Message::from_frames(frames));
+            }
+            let read = tokio::select! {
+                biased;
+                read = self.io.read_buf(&mut self.buffer) => read,
+                () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
+            };
+            match read {
+                Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => return Err(self.ends.closed()),
+                Ok(0) => return Err(DecodeError::FrameTable("the connection ended inside a message").into()),
+                Ok(_) => {}
+                Err(error) => return Err(self.ends.explain(error)),
+            }
+        }
+    }
+
+    /// Our end.
+    pub fn local(&self) -> &Address {
+        &self.ends.local
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Address {
+        &self.ends.peer
+    }
+}
+
+impl CommWriter {
+    /// Sends one message, compressing payload frames if that was agreed and pays. Not cancel-safe: a call abandoned
+    /// half way makes every later one fail, because the peer could not tell where the next message starts.
+    ///
+    /// # Errors
+    /// [`CommError::Closed`] or [`CommError::Io`] when the connection is gone.
+    pub async fn send(&mut self, message: &Message) -> Result<(), CommError> {
+        if self.cut || self.ends.aborted.is_cancelled() {
+            return Err(self.ends.closed());
+        }
+        match self.compressed(message).await? {
+            Some(smaller) => self.write(&smaller).await,
+            None => self.write(message).await,
+        }
+    }
+
+    /// Sends one message made of these stream elements.
+    ///
+    /// # Errors
+    /// [`CommError::Encode`] when an element cannot be packed, else as [`CommWriter::send`].
+    pub async fn send_batch<T: Serialize>(&mut self, batch: &[T]) -> Result<(), CommError> {
+        self.send(&Message::encode(batch)?).await
+    }
+
+    async fn write(&mut self, message: &Message) -> Result<(), CommError> {
+        let mut chunks = Chunks::new(message.frames());
+        self.cut = true;
+        let written = async {
+            self.io.write_all_buf(&mut chunks).await?;
+            self.io.flush().await
+        };
+        let written = tokio::select! {
+            biased;
+            written = written => written,
+            () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
+        };
+        written.map_err(|error| self.ends.explain(error))?;
+        self.cut = false;
+        Ok(())
+    }
+
+    async fn compressed(&self, message: &Message) -> Result<Option<Message>, CommError> {
+        let Some(compression) = self.compression else { return Ok(None) };
+        if message.frames()[1..].iter().all(|frame| frame.len() < COMPRESS_BYTES_MIN) {
+            return Ok(None);
+        }
+        if message.len() <= COMPRESS_INLINE_BYTES_MAX {
+            return handshake::compress(message, compression);
+        }
+        let message = message.clone();
+        tokio::task::spawn_blocking(move || handshake::compress(&message, compression))
+            .await
+            .map_err(|e| CommError::Encode(e.to_string()))?
+    }
+
+    /// Our end.
+    pub fn local(&self) -> &Address {
+        &self.ends.local
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Address {
+        &self.ends.peer
+    }
+
+    /// Gives the peer up: both halves fail from now on, also where they wait.
+    pub fn abort(&mut self) {
+        self.ends.aborted.cancel();
+    }
+
+    /// What [`CommWriter::abort`] sets, to be used where the writer itself is away.
+    pub(super) fn abort_handle(&self) -> CancellationToken {
+        self.ends.aborted.clone()
+    }
+
+    /// Tells the peer that nothing more will come; the reading half may still receive.
+    pub async fn close(&mut self) {
+        if let Err(error) = self.io.shutdown().await {
+            tracing::trace!(peer = %self.ends.peer, %error, "shutdown of a connection that was gone already");
+        }
+    }
+}
+
+impl Ends {
+    fn closed(&self) -> CommError {
+        CommError::Closed { peer: self.peer.as_str().to_owned() }
+    }
+
+    /// A connection cut by the peer is one kind of error, whatever the operating system calls it.
+    fn explain(&self, error: io::Error) -> CommError {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, TimedOut, UnexpectedEof};
+        match error.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | TimedOut | UnexpectedEof => self.closed(),
+            _ => match tls_failure(&error) {
+                Some(reason) => CommError::Tls(format!("{}: {reason}", self.peer)),
+                None => CommError::Io(error),
+            },
+        }
+    }
+}
+
+/// What rustls says, where an error of the operating system's kind carries it.
+pub(super) fn tls_failure(error: &io::Error) -> Option<String> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().map(ToString::to_string)
+}
+
+impl fmt::Debug for CommReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommReader({} <- {})", self.ends.local, self.ends.peer)
+    }
+}
+
+impl fmt::Debug for CommWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommWriter({} -> {})", self.ends.local, self.ends.peer)
+    }
+}

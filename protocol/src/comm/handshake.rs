@@ -1,0 +1,155 @@
+//! The first message each way, and the compression it may bring.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::compression::Compression;
+use crate::error::{CommError, DecodeError};
+use crate::message::Message;
+use crate::payload::Payload;
+use crate::value::Value;
+
+/// Highest pickle protocol we forward and write.
+const PICKLE_PROTOCOL: u8 = 5;
+/// A Python version for peers that print it; nothing compares it.
+const PYTHON_VERSION: [u8; 3] = [3, 11, 0];
+
+#[derive(Serialize)]
+struct Hello {
+    compression: Option<&'static str>,
+    python: [u8; 3],
+    #[serde(rename = "pickle-protocol")]
+    pickle_protocol: u8,
+}
+
+/// The fields we read of a peer's handshake. Both are required, as upstream requires them.
+#[derive(Deserialize)]
+struct PeerHello {
+    compression: Value,
+    #[serde(rename = "pickle-protocol")]
+    pickle_protocol: u8,
+}
+
+/// What both ends can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Agreement {
+    pub(super) compression: Option<Compression>,
+}
+
+/// Our handshake.
+pub(super) fn hello(offer: Option<Compression>) -> Result<Message, CommError> {
+    let compression = offer.map(Compression::name);
+    Message::encode(&Hello { compression, python: PYTHON_VERSION, pickle_protocol: PICKLE_PROTOCOL })
+}
+
+/// The common ground of our offer and the peer's handshake.
+pub(super) fn agree(offer: Option<Compression>, theirs: &Message, peer: &Address) -> Result<Agreement, CommError> {
+    let theirs: PeerHello = theirs.decode().map_err(|e| CommError::Handshake {
+        peer: peer.as_str().to_owned(),
+        reason: format!("not a dask.distributed handshake ({e})"),
+    })?;
+    tracing::trace!(%peer, pickle_protocol = theirs.pickle_protocol, "handshake");
+    let compression = offer.filter(|ours| theirs.compression.as_str() == Some(ours.name()));
+    Ok(Agreement { compression })
+}
+
+/// The message with its payload frames compressed, or `None` where no frame gets smaller.
+pub(super) fn compress(message: &Message, compression: Compression) -> Result<Option<Message>, CommError> {
+    let mut body: Value = message.decode()?;
+    if compress_value(&mut body, compression)? { Message::encode(&body).map(Some) } else { Ok(None) }
+}
+
+fn compress_value(value: &mut Value, compression: Compression) -> Result<bool, DecodeError> {
+    match value {
+        Value::Payload(payload) => match compress_payload(payload, compression)? {
+            Some(smaller) => {
+                *payload = smaller;
+                Ok(true)
+            }
+            None => Ok(false),
+        },
+        Value::Array(items) | Value::Set(items) => {
+            items.iter_mut().try_fold(false, |any, item| Ok(any | compress_value(item, compression)?))
+        }
+        Value::Map(entries) => {
+            entries.iter_mut().try_fold(false, |any, (_, item)| Ok(any | compress_value(item, compression)?))
+        }
+        Value::Nil
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::UInt(_)
+        | Value::Float(_)
+        | Value::Str(_)
+        | Value::Bin(_)
+        | Value::Enum { .. } => Ok(false),
+    }
+}
+
+/// Compresses the frames that are not compressed yet, and says so in the sub-header.
+fn compress_payload(payload: &Payload, compression: Compression) -> Result<Option<Payload>, DecodeError> {
+    let mut names = payload.sub_header()?.compression.unwrap_or_default();
+    names.resize(payload.frames().len(), None);
+    let mut frames = payload.frames().to_vec();
+    let mut any = false;
+    for (frame, name) in frames.iter_mut().zip(&mut names).filter(|(_, name)| name.is_none()) {
+        if let Some(smaller) = compression.compress(frame) {
+            (*frame, *name, any) = (smaller, Some(compression.name().to_owned()), true);
+        }
+    }
+    if !any {
+        return Ok(None);
+    }
+    let mut header: Value = rmp_serde::from_slice(payload.header())?;
+    let names = names.into_iter().map(|name| name.map_or(Value::Nil, |name| Value::from(name.as_str()))).collect();
+    set_entry(&mut header, "compression", Value::Array(names));
+    let header = rmp_serde::to_vec_named(&header).map_err(|e| DecodeError::Body(e.to_string()))?;
+    Ok(Some(Payload::from_raw(payload.kind(), Bytes::from(header), frames)))
+}
+
+fn set_entry(map: &mut Value, name: &str, value: Value) {
+    let Value::Map(entries) = map else { return };
+    match entries.iter_mut().find(|(key, _)| key.as_str() == Some(name)) {
+        Some((_, slot)) => *slot = value,
+        None => entries.push((Value::from(name), value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_needs_the_same_name_on_both_sides() {
+        let peer = Address::new("tcp://10.0.0.1:1");
+        let lz4 = hello(Some(Compression::Lz4)).expect("packs");
+        let none = hello(None).expect("packs");
+        let agreed = |offer, theirs: &Message| agree(offer, theirs, &peer).expect("valid").compression;
+        assert_eq!(agreed(Some(Compression::Lz4), &lz4), Some(Compression::Lz4));
+        assert_eq!(agreed(Some(Compression::Zstd), &lz4), None);
+        assert_eq!(agreed(Some(Compression::Lz4), &none), None);
+        assert_eq!(agreed(None, &lz4), None);
+    }
+
+    #[test]
+    fn a_peer_that_speaks_something_else_is_refused() {
+        let peer = Address::new("tcp://10.0.0.1:1");
+        for body in [Value::Nil, Value::map([("pickle-protocol", Value::Int(5))]), Value::map([("compression", Value::Nil)])] {
+            let message = Message::encode(&body).expect("packs");
+            assert!(matches!(agree(None, &message, &peer), Err(CommError::Handshake { .. })), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn compressed_payloads_still_hold_their_data_and_are_not_compressed_twice() {
+        let data = Bytes::from(vec![3; 100_000]);
+        let payload = Payload::serialized_pickle(Bytes::from_static(b"N."), vec![data.clone()]);
+        let message = Message::encode(&Value::map([("x", Value::Payload(payload))])).expect("packs");
+        let smaller = compress(&message, Compression::Lz4).expect("well-formed").expect("shrinks");
+        assert!(smaller.len() < 10_000);
+        let body: Value = smaller.decode().expect("well-formed");
+        let Some(Value::Payload(payload)) = body.get("x") else { panic!("a payload") };
+        assert_eq!(payload.logical_frames().expect("expands"), [Bytes::from_static(b"N."), data]);
+        assert!(compress(&smaller, Compression::Lz4).expect("well-formed").is_none());
+    }
+}
