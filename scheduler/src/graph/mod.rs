@@ -4,5 +4,6 @@
 //! of it runs beside the driver.
 
 pub mod cull;
+pub mod helper;
 pub mod order;
 pub mod topology;
