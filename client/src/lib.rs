@@ -1,1 +1,19 @@
-//! (crate docs)
+//! The Rust client: typed native tasks, futures of their results, and graphs.
+//!
+//! Read [`Client`] and [`Future`] first. A [`TaskCall`], made by a `#[dask::task]` function, says what to run; submitting
+//! it gives a [`Future`] at once, which may be an argument of further calls. The `dask` crate re-exports all of this
+//! together with the macro and a `LocalCluster`.
+
+mod call;
+mod client;
+mod error;
+mod future;
+mod graph;
+mod remote;
+mod session;
+
+pub use call::{CallArg, IntoArg, TaskCall};
+pub use client::{Client, ClientOptions};
+pub use error::{ClientError, TaskError};
+pub use future::{Future, Status, as_completed};
+pub use graph::{GraphBuilder, GraphError, Node};
