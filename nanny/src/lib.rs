@@ -1,1 +1,6 @@
-//! (crate docs)
+//! Keeps one worker process running: starts it, restarts it when it dies, ends it when told, and never outlives it.
+//!
+//! [`state`] decides; [`Nanny`] is the shell around it.
+
+pub mod event;
+pub mod state;
