@@ -220,6 +220,8 @@ pub struct NewTask {
 pub enum TaskSpec {
     /// A payload as it came (native tasks).
     Payload(Payload),
+    /// The pickle of a graph node, whose common parts the tasks of a graph share.
+    Pickled(dask_protocol::pickle::TaskSpec),
 }
 
 impl TaskSpec {
@@ -227,6 +229,7 @@ impl TaskSpec {
     pub fn to_payload(&self) -> Payload {
         match self {
             TaskSpec::Payload(payload) => payload.clone(),
+            TaskSpec::Pickled(spec) => spec.to_payload(),
         }
     }
 }

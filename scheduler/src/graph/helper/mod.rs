@@ -17,7 +17,7 @@ use dask_protocol::Value;
 use dask_protocol::message::ErrorInfo;
 use tokio::sync::Semaphore;
 
-pub use self::messages::{AnnotationColumn, BarrierFacts, Materialized, MaterializeRequest};
+pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames};
 use self::messages::{Annotated, Versions};
 use self::process::HelperProcess;
 
