@@ -5,14 +5,20 @@
 //! which turns the expression a Python client submits into a [`Graph`] of self-contained task pickles, and
 //! [`loads_plain`], which reads small pickled fields.
 
+mod arena;
 mod encode;
 mod error;
 mod exception;
 mod graph;
 mod intake;
+mod map_expr;
 mod opcode;
 mod plain;
+mod reader;
+mod split;
+mod task_node;
 mod value;
+mod writer;
 
 pub use encode::{PICKLE_PROTOCOL, dumps_plain};
 pub use error::PickleError;

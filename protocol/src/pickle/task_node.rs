@@ -1,0 +1,132 @@
+//! Recognising the nodes of `dask._task_spec`, and reading keys.
+//!
+//! Layouts are those of dask 2026.8.0: a `Task` is an empty instance whose state is its slots in sorted order,
+//! `_data_producer, _dependencies, _is_coro, _repr, _token, args, func, key, kwargs`; containers add `constructor` and
+//! `klass` and use a list; `P2PBarrierTask` adds `spec`. `Alias` and `DataNode` are calls of their class.
+
+use rustc_hash::FxHashMap;
+
+use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, Node, NodeId, TRUE};
+use super::error::PickleError;
+use super::graph::NodeClass;
+use crate::key::{KEY_DEPTH_MAX, Key};
+
+/// Module of dask's graph nodes.
+pub(crate) const TASK_SPEC: &str = "dask._task_spec";
+
+/// Slots of a `Task`, of a container and of a `P2PBarrierTask`.
+const TASK_SLOTS: usize = 9;
+const CONTAINER_SLOTS: usize = 11;
+const BARRIER_SLOTS: usize = 10;
+
+/// What the graph needs to know of a node beside its pickle.
+pub(crate) struct TaskNode {
+    pub class: NodeClass,
+    pub dependencies: Vec<Key>,
+    pub data_producer: bool,
+}
+
+/// Reads keys and nodes of one arena; equal key nodes give one shared key.
+pub(crate) struct TaskReader<'a> {
+    arena: &'a Arena,
+    keys: FxHashMap<NodeId, Key>,
+}
+
+impl<'a> TaskReader<'a> {
+    pub fn new(arena: &'a Arena) -> TaskReader<'a> {
+        TaskReader { arena, keys: FxHashMap::default() }
+    }
+
+    /// The key a node stands for.
+    pub fn key(&mut self, id: NodeId) -> Result<Key, PickleError> {
+        self.key_at(id, 0)
+    }
+
+    fn key_at(&mut self, id: NodeId, depth: usize) -> Result<Key, PickleError> {
+        if let Some(key) = self.keys.get(&id) {
+            return Ok(key.clone());
+        }
+        if depth >= KEY_DEPTH_MAX {
+            return Err(PickleError::TooLarge { what: "a key depth", actual: depth + 1, limit: KEY_DEPTH_MAX });
+        }
+        let odd = || PickleError::unsupported("a task key is neither text, number, bytes nor a tuple of keys");
+        let key = match self.arena.node(id) {
+            Node::Int(i) => return Ok(Key::from(i)),
+            Node::Float(f) => return Ok(Key::float(f)),
+            Node::Str(_) | Node::Name(_) => Key::from(self.arena.str(id).ok_or_else(odd)?),
+            Node::Bytes(span) => Key::bytes(self.arena.shared_bytes(span)),
+            Node::Tuple(parts) => {
+                let parts = self.arena.children(parts).iter();
+                Key::tuple(parts.map(|&part| self.key_at(part, depth + 1)).collect::<Result<Vec<_>, _>>()?)
+            }
+            _ => return Err(odd()),
+        };
+        if self.arena.is_shared(id) {
+            self.keys.insert(id, key.clone());
+        }
+        Ok(key)
+    }
+
+    /// The graph node that `id` is.
+    ///
+    /// # Errors
+    /// [`PickleError::Unsupported`] when it is anything else.
+    pub fn task(&mut self, id: NodeId) -> Result<TaskNode, PickleError> {
+        match self.arena.node(id) {
+            Node::NewObj { class, args: EMPTY_TUPLE } => self.instance(id, class),
+            Node::Reduce { function, args } => self.call(id, function, args),
+            _ => Err(PickleError::unsupported("a value of the graph is not a task object")),
+        }
+    }
+
+    fn instance(&mut self, id: NodeId, class: NodeId) -> Result<TaskNode, PickleError> {
+        let name = self.arena.global(class);
+        let odd = || PickleError::unsupported(format!("a graph node of class {name:?} has an unknown layout"));
+        let mut effects = self.arena.effects(id);
+        let (Some(Effect::Build(state)), None) = (effects.next(), effects.next()) else { return Err(odd()) };
+        let slots = self.arena.sequence(state).ok_or_else(odd)?;
+        let (class, known) = match name {
+            Some((TASK_SPEC, "Task")) => (NodeClass::Task, slots.len() == TASK_SLOTS),
+            Some((TASK_SPEC, "List" | "Tuple" | "Set" | "Dict")) => {
+                (NodeClass::Container, slots.len() == CONTAINER_SLOTS)
+            }
+            Some(("distributed.shuffle._core", "P2PBarrierTask")) => {
+                (NodeClass::P2PBarrier, slots.len() == BARRIER_SLOTS)
+            }
+            // A subclass by value has no name, but the same slots come first.
+            Some(_) | None => (NodeClass::Other, slots.len() >= TASK_SLOTS),
+        };
+        let data_producer = match slots.first() {
+            Some(&TRUE) => true,
+            Some(&FALSE) => false,
+            Some(_) | None => return Err(odd()),
+        };
+        let dependencies = slots.get(1).and_then(|&slot| match self.arena.node(slot) {
+            Node::FrozenSet(items) => Some(self.arena.children(items)),
+            _ => None,
+        });
+        let dependencies = dependencies.filter(|_| known).ok_or_else(odd)?;
+        let mut dependencies = dependencies.iter().map(|&key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+        // Python's set order changes from process to process.
+        dependencies.sort_unstable();
+        dependencies.dedup();
+        Ok(TaskNode { class, dependencies, data_producer })
+    }
+
+    fn call(&mut self, id: NodeId, function: NodeId, args: NodeId) -> Result<TaskNode, PickleError> {
+        let name = self.arena.global(function);
+        let odd = || PickleError::unsupported(format!("a value of the graph is made by {name:?}"));
+        let Node::Tuple(args) = self.arena.node(args) else { return Err(odd()) };
+        let (&[_, second], None) = (self.arena.children(args), self.arena.first_effect(id)) else { return Err(odd()) };
+        match name {
+            Some((TASK_SPEC, "Alias")) => {
+                let dependencies = vec![self.key(second)?];
+                Ok(TaskNode { class: NodeClass::Alias, dependencies, data_producer: false })
+            }
+            Some((TASK_SPEC, "DataNode")) => {
+                Ok(TaskNode { class: NodeClass::DataNode, dependencies: Vec::new(), data_producer: true })
+            }
+            Some(_) | None => Err(odd()),
+        }
+    }
+}

@@ -1,0 +1,528 @@
+"""Checks the native split against dask itself: every task is loaded in a fresh interpreter and run.
+
+    cargo build -p dask-protocol --example split_pickle
+    python protocol/tests/data/check_split.py target/debug/examples/split_pickle [case ...]
+
+Needs dask and distributed 2026.8.0, numpy and pandas.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import gzip
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+import uuid
+from operator import add, mul
+
+import msgpack
+
+
+# ---------------------------------------------------------------------------
+# The splitter and the fresh interpreter.
+
+
+class Splitter:
+    def __init__(self, path):
+        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, mode, data, buffers):
+        request = msgpack.packb({"mode": mode, "pickle": data, "buffers": [bytes(b) for b in buffers]})
+        self.process.stdin.write(struct.pack("<I", len(request)) + request)
+        self.process.stdin.flush()
+        (length,) = struct.unpack("<I", self.process.stdout.read(4))
+        return msgpack.unpackb(self.process.stdout.read(length), use_list=False, strict_map_key=False)
+
+
+RUNNER = r"""
+import pickle, sys
+tasks, wanted = pickle.load(open(sys.argv[1], "rb"))
+values = {}
+for key, deps, data, buffers in tasks:
+    node = pickle.loads(data, buffers=buffers)
+    assert set(node.dependencies) == set(deps), (key, node.dependencies, deps)
+    values[key] = node({d: values[d] for d in deps})
+pickle.dump({k: values[k] for k in wanted}, open(sys.argv[2], "wb"))
+"""
+
+
+def run_fresh(tasks, wanted):
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = os.path.join(folder, "in"), os.path.join(folder, "out")
+        with open(source, "wb") as f:
+            pickle.dump((tasks, wanted), f)
+        env = dict(os.environ, PYTHONHASHSEED=str(os.getpid() % 1000))
+        subprocess.run([sys.executable, "-c", RUNNER, source, target], check=True, env=env)
+        with open(target, "rb") as f:
+            import cloudpickle
+
+            return cloudpickle.load(f)
+
+
+def in_order(tasks):
+    by_key = {t["key"]: t for t in tasks}
+    done, order = set(), []
+    for start in by_key:
+        stack = [(start, False)]
+        while stack:
+            key, finished = stack.pop()
+            if finished:
+                if key not in done:
+                    done.add(key)
+                    order.append(by_key[key])
+                continue
+            if key in done:
+                continue
+            stack.append((key, True))
+            stack.extend((d, False) for d in by_key[key]["dependencies"] if d not in done)
+    return order
+
+
+# ---------------------------------------------------------------------------
+# User code of __main__: pickled by value.
+
+
+def inc(x):
+    return x + 1
+
+
+def even(n):
+    return True if n == 0 else odd(n - 1)
+
+
+def odd(n):
+    return False if n == 0 else even(n - 1)
+
+
+FACTOR = 3
+
+
+def scaled(x, *, offset=0, extra=None):
+    return x * FACTOR + offset + (0 if extra is None else len(extra))
+
+
+def closure(n):
+    def inner(x):
+        return x + n if x < 100 else inner(x - 1)
+
+    return inner
+
+
+class Point:
+    scale = 2
+
+    def __init__(self, x):
+        self.x = x
+        self.me = self
+
+    def __eq__(self, other):
+        return type(other).__name__ == "Point" and other.x == self.x
+
+    def doubled(self):
+        return Point(super().__getattribute__("x") * self.scale)
+
+
+class Child(Point):
+    def doubled(self):
+        return super().doubled()
+
+
+Pair = collections.namedtuple("Pair", "a b")
+
+
+def total(*args):
+    return sum(args)
+
+
+def of_points(p, q):
+    return p.doubled().x + q.doubled().x
+
+
+# ---------------------------------------------------------------------------
+# Cases: each returns (mode, object to pickle, {key: expected value} or None to run the graph here).
+
+
+def materialised(*collections_):
+    """What the graph helper does: optimise, materialise, convert."""
+    from dask._task_spec import convert_legacy_graph
+    from dask.base import collections_to_expr
+
+    expr = collections_to_expr(collections_, optimize_graph=True)
+    expr = expr.optimize() if hasattr(expr, "optimize") else expr
+    return convert_legacy_graph(expr.__dask_graph__())
+
+
+def llg(dsk):
+    from dask._expr import LLGExpr
+
+    return LLGExpr(dsk, _determ_token=uuid.uuid4().hex)
+
+
+def map_expr(func, *iterables, key=None, pure=True, **kwargs):
+    from dask.utils import funcname
+    from distributed.client import _MapExpr
+
+    expr = _MapExpr(func, iterables, key=key or funcname(func), pure=pure, annotations={}, kwargs=kwargs)
+    expr.keys
+    return expr
+
+
+CASES = {}
+
+
+def case(f):
+    CASES[f.__name__] = f
+    return f
+
+
+@case
+def submit():
+    from dask._task_spec import Alias, Dict, List, Task, TaskRef
+
+    return "expression", llg(
+        {
+            "a": Task("a", inc, 1),
+            ("b", 0): Task(("b", 0), add, TaskRef("a"), 10),
+            5: Task(5, total, Alias("a"), TaskRef(("b", 0))),
+            "c": Task("c", sum, List(TaskRef("a"), 1, Alias(5))),
+            "d": Alias("d", "c"),
+            "e": Task("e", scaled, TaskRef("a"), offset=2, extra=Dict({"k": TaskRef("a")})),
+            1.5: Task(1.5, lambda x: x, Pair(1, 2)),
+        }
+    )
+
+
+@case
+def data_nodes_and_containers():
+    from dask._task_spec import DataNode, Dict, List, Set, TaskRef, Tuple
+
+    return "expression", llg(
+        {
+            "x": DataNode("x", [1, 2, {"a": b"b"}]),
+            "l": List(TaskRef("x"), 2),
+            "t": Tuple(TaskRef("l"), TaskRef("x")),
+            "d": Dict({"a": TaskRef("t")}),
+            "s": Set(1, 2),
+        }
+    )
+
+
+@case
+def recursion_and_classes():
+    from dask._task_spec import Task, TaskRef
+
+    return "expression", llg(
+        {
+            "even": Task("even", even, 10),
+            "odd": Task("odd", odd, 10),
+            "closure": Task("closure", closure(5), 120),
+            "point": Task("point", Point, 4),
+            "child": Task("child", Child, 4),
+            "both": Task("both", of_points, TaskRef("point"), TaskRef("child")),
+            "literal": Task("literal", of_points, Point(1), Child(2)),
+        }
+    )
+
+
+@case
+def recursive_values():
+    from dask._task_spec import Task
+
+    loop = [1]
+    loop.append((loop, {"loop": loop}))
+    ring = {}
+    ring["t"] = (ring, [ring], 1, 2, 3)
+    return "expression", llg(
+        {
+            "a": Task("a", lambda l: l[1][0] is l and l[1][1]["loop"] is l, loop),
+            "b": Task("b", lambda t: t[0]["t"] is t and t[1][0] is t[0], ring["t"]),
+            "c": Task("c", lambda t, l: (t is l[1], l[0]), loop[1], loop),
+        }
+    )
+
+
+@case
+def numpy_buffers():
+    import numpy as np
+    from dask._task_spec import Task, TaskRef
+
+    shared = np.arange(1000.0)
+    dsk = {f"x-{i}": Task(f"x-{i}", np.add, np.full(100, i), shared[:100]) for i in range(20)}
+    dsk |= {f"y-{i}": Task(f"y-{i}", lambda a, b, c: a.sum() + b.sum() + c, TaskRef(f"x-{i}"), shared, i) for i in range(20)}
+    return "expression", llg(dsk)
+
+
+@case
+def shared_function():
+    from dask._task_spec import Task, TaskRef
+
+    f = closure(2)
+    dsk = {f"x-{i}": Task(f"x-{i}", f, i) for i in range(300)}
+    dsk["sum"] = Task("sum", total, *(TaskRef(k) for k in list(dsk)))
+    return "expression", llg(dsk)
+
+
+@case
+def map_simple():
+    return "expression", map_expr(add, [1, 2, 3], (4, 5, 6, 7))
+
+
+@case
+def map_main():
+    return "expression", map_expr(lambda x, y: x * FACTOR + len(y), range(100), ["a" * i for i in range(100)])
+
+
+@case
+def map_kwargs():
+    return "expression", map_expr(scaled, range(2, 20, 3), offset=4, extra="abc")
+
+
+@case
+def map_large_kwarg():
+    import numpy as np
+
+    return "expression", map_expr(scaled, range(5), extra=np.arange(50_000))
+
+
+@case
+def map_collections():
+    return "expression", map_expr(lambda a, b, c: (a, b, c), "h\u00e4x", {"k": 1, 2: 3, 4: 5}, {7, 8, 9})
+
+
+@case
+def map_keys():
+    return "expression", map_expr(inc, [1, 2, 3], key=["k1", ("k", 2), 3])
+
+
+@case
+def map_impure():
+    return "expression", map_expr(inc, [1, 2, 3], pure=False)
+
+
+@case
+def map_futures():
+    from dask._task_spec import TaskRef
+
+    expr = map_expr(total, [TaskRef("given"), 2, TaskRef("other")], range(3))
+    return "expression", expr, {"given": 10, "other": 20}
+
+
+@case
+def map_future_kwarg():
+    from distributed.client import Future
+
+    return "expression", map_expr(scaled, range(3), offset=Future("given")), {"given": 10}
+
+
+@case
+def map_nested_future():
+    from dask._task_spec import TaskRef
+
+    return "python", map_expr(sum, [[TaskRef("given"), 2]])
+
+
+@case
+def legacy():
+    return "python", llg({"a": 1, "b": (inc, "a")})
+
+
+@case
+def delayed_expression():
+    import dask
+
+    d = dask.delayed(inc)(1)
+    from dask.base import collections_to_expr
+
+    return "python", collections_to_expr((d,))
+
+
+@case
+def delayed():
+    import dask
+
+    @dask.delayed
+    def f(x, y=1):
+        return x * y
+
+    @dask.delayed(pure=True)
+    def g(xs):
+        return sum(xs)
+
+    parts = [f(i, y=i + 1) for i in range(50)]
+    return "dict", materialised(g(parts), f(g(parts[:3]), 2))
+
+
+@case
+def svd():
+    import dask.array as da
+
+    x = da.random.RandomState(3).normal(size=(400, 40), chunks=(100, 40))
+    u, s, v = da.linalg.svd(x)
+    return "dict", materialised(u, s, v)
+
+
+@case
+def array_fused():
+    import dask.array as da
+    import numpy as np
+
+    x = da.from_array(np.arange(400.0).reshape(20, 20), chunks=5)
+    y = (x + x.T - 1).map_blocks(lambda b: b * 2).sum(axis=0)
+    return "dict", materialised(y, (x @ x).mean())
+
+
+@case
+def bag():
+    import dask.bag as db
+
+    folder = tempfile.mkdtemp()
+    for i in range(4):
+        with gzip.open(os.path.join(folder, f"{i}.json.gz"), "wt") as f:
+            for j in range(25):
+                f.write(json.dumps({"n": j % 5, "v": i * j}) + "\n")
+    records = db.read_text(os.path.join(folder, "*.json.gz")).map(json.loads)
+    counts = records.pluck("n").frequencies()
+    totals = records.foldby("n", lambda acc, r: acc + r["v"], 0, add, 0)
+    return "dict", materialised(counts, totals)
+
+
+@case
+def dataframe_groupby():
+    import dask.dataframe as dd
+    import pandas as pd
+
+    df = pd.DataFrame({"k": list("abcd") * 250, "v": range(1000), "w": [0.5] * 1000})
+    ddf = dd.from_pandas(df, npartitions=8)
+    out = ddf[ddf.v > 10].assign(z=lambda d: d.v * 2).groupby("k").agg({"v": "sum", "z": "mean"})
+    return "dict", materialised(out)
+
+
+@case
+def dataframe_merge():
+    import dask
+    import dask.dataframe as dd
+    import pandas as pd
+
+    left = dd.from_pandas(pd.DataFrame({"k": range(100), "v": range(100)}), npartitions=4)
+    right = dd.from_pandas(pd.DataFrame({"k": range(0, 100, 3), "w": range(34)}), npartitions=3)
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+        return "dict", materialised(left.merge(right, on="k"))
+
+
+@case
+def user_subclass():
+    from dask._task_spec import Task, TaskRef
+
+    class Mine(Task):
+        __slots__ = ()
+
+    return "dict", {"a": Task("a", inc, 1), "b": Mine("b", inc, TaskRef("a"))}
+
+
+@case
+def big_shared():
+    """A hundred thousand tasks: time and size."""
+    from dask._task_spec import Task, TaskRef
+
+    dsk = {("x", i): Task(("x", i), inc, i) for i in range(50_000)}
+    dsk |= {("y-0123456789abcdef0123456789abcdef", i): Task(("y-0123456789abcdef0123456789abcdef", i), scaled, TaskRef(("x", i)), offset=i) for i in range(50_000)}
+    return "dict", dsk
+
+
+@case
+def big_map():
+    return "expression", map_expr(scaled, range(100_000), offset=2)
+
+
+# ---------------------------------------------------------------------------
+
+
+def expected_values(mode, obj, given):
+    from dask._task_spec import execute_graph
+
+    dsk = obj if mode == "dict" else obj.__dask_graph__()
+    from dask._task_spec import convert_legacy_graph
+
+    dsk = convert_legacy_graph(dsk)
+    return {k: v.dependencies for k, v in dsk.items()}, execute_graph(dsk, cache=dict(given))
+
+
+def same(a, b):
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, (pd.DataFrame, pd.Series, pd.Index)):
+        return a.equals(b)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (set, frozenset)):
+        return a == b
+    if type(a).__module__ in ("builtins", "numpy"):
+        return a == b
+    # An object by value has another class here and there.
+    return type(a).__name__ == type(b).__name__
+
+
+def check(name, split):
+    from distributed.protocol.pickle import dumps
+
+    mode, obj, *rest = CASES[name]()
+    given = rest[0] if rest else {}
+    buffers = []
+    data = dumps(obj, buffer_callback=buffers.append)
+    reply = split("dict" if mode == "dict" else "expression", data, [b.raw() for b in buffers])
+    if mode == "python":
+        assert reply["needs_python"] and not reply["error"], reply
+        return f"needs python: {reply['needs_python']}"
+    assert not reply["error"] and not reply["needs_python"], (reply["error"], reply["needs_python"])
+    tasks = reply["tasks"]
+    dependencies, values = expected_values(mode, obj, given)
+    assert [t["key"] for t in tasks] == list(dependencies), "same keys in the same order"
+    for t in tasks:
+        assert set(t["dependencies"]) == set(dependencies[t["key"]]), t["key"]
+    prefixes = {t["prefix"] for t in tasks}
+    stats = (
+        f"{len(tasks)} tasks, {len(buffers)} buffers, {len(data)} bytes -> {sum(map(len, prefixes))} in "
+        f"{len(prefixes)} prefixes + {sum(len(t['body']) for t in tasks)}; {reply['seconds'] / max(1, len(tasks)) * 1e6:.1f} us a task"
+    )
+    order = in_order([{"key": k, "dependencies": ()} for k in given] + list(tasks))
+    runnable = [
+        (k, (), dumps(__import__("dask")._task_spec.DataNode(k, given[k])), [])
+        if k in given
+        else (k, t["dependencies"], t["prefix"] + t["body"], [bytearray(b) for b in t["buffers"]])
+        for t in order
+        for k in [t["key"]]
+    ]
+    keys = [k for k in dependencies]
+    got = run_fresh(runnable, keys[:2000])
+    for k in keys[:2000]:
+        assert same(values[k], got[k]), (k, values[k], got[k])
+    return stats
+
+
+def main():
+    split = Splitter(sys.argv[1])
+    failures = 0
+    for name in sys.argv[2:] or CASES:
+        try:
+            print(f"ok   {name}: {check(name, split)}")
+        except Exception:
+            failures += 1
+            print(f"FAIL {name}")
+            traceback.print_exc()
+    sys.exit(failures)
+
+
+if __name__ == "__main__":
+    main()
