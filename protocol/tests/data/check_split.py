@@ -42,14 +42,14 @@ class Splitter:
 
 
 RUNNER = r"""
-import pickle, sys
+import cloudpickle, pickle, sys
 tasks, wanted = pickle.load(open(sys.argv[1], "rb"))
 values = {}
 for key, deps, data, buffers in tasks:
     node = pickle.loads(data, buffers=buffers)
     assert set(node.dependencies) == set(deps), (key, node.dependencies, deps)
     values[key] = node({d: values[d] for d in deps})
-pickle.dump({k: values[k] for k in wanted}, open(sys.argv[2], "wb"))
+cloudpickle.dump({k: values[k] for k in wanted}, open(sys.argv[2], "wb"))
 """
 
 
@@ -61,9 +61,7 @@ def run_fresh(tasks, wanted):
         env = dict(os.environ, PYTHONHASHSEED=str(os.getpid() % 1000))
         subprocess.run([sys.executable, "-c", RUNNER, source, target], check=True, env=env)
         with open(target, "rb") as f:
-            import cloudpickle
-
-            return cloudpickle.load(f)
+            return pickle.load(f)
 
 
 def in_order(tasks):
