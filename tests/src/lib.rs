@@ -1,1 +1,4 @@
-//! (crate docs)
+//! What the tests of the whole engine share: real processes, a Python environment, a simulator.
+
+pub mod cluster;
+pub mod venv;

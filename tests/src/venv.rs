@@ -1,0 +1,66 @@
+//! A Python environment with upstream's packages, made once under `target/`.
+//!
+//! Plain `std` only: the demo includes this file too.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What the environment holds; its name carries a hash of this, so a change makes a new one.
+pub const REQUIREMENTS: &[&str] =
+    &["dask[complete]==2026.8.0", "distributed==2026.8.0", "scikit-learn", "joblib", "pytest", "lz4", "zstandard"];
+
+/// The interpreter of the environment, which is made first if need be (`progress` is told each step).
+///
+/// # Errors
+/// When there is no usable `python3`, or a package cannot be installed; the text says which and shows pip's last lines.
+pub fn python(target: &Path, mut progress: impl FnMut(&str)) -> io::Result<PathBuf> {
+    let home = target.join(format!("python-{:016x}", hash(REQUIREMENTS)));
+    let python = home.join("bin").join("python");
+    let ready = home.join("ready");
+    fs::create_dir_all(target)?;
+    let lock = File::create(target.join("python.lock"))?;
+    lock.lock()?;
+    if ready.exists() {
+        return Ok(python);
+    }
+    if home.exists() {
+        fs::remove_dir_all(&home)?;
+    }
+    progress("making a virtual environment");
+    run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+    progress("installing dask[complete]==2026.8.0 and what the tests use");
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(REQUIREMENTS))?;
+    File::create(ready)?;
+    Ok(python)
+}
+
+/// The cargo target directory this executable was built into.
+///
+/// # Errors
+/// When the executable does not know where it is.
+pub fn target_directory() -> io::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let target = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    target.map(Path::to_path_buf).ok_or_else(|| io::Error::other(format!("{} is not under a target directory", exe.display())))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(10)..].join("\n");
+    Err(io::Error::other(format!("{:?} ended with {}:\n{tail}", command.get_program(), output.status)))
+}
+
+/// FNV-1a, so that the name stays the same between builds.
+fn hash(texts: &[&str]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,27 @@
+//! The unmodified Python client on our scheduler, with our workers, upstream's, and one of each.
+
+use dask_tests::cluster::{Cluster, WorkerKind};
+
+#[test]
+fn a_python_client_on_two_of_our_workers() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
+    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+}
+
+#[test]
+fn a_python_client_on_two_upstream_workers() {
+    let cluster = Cluster::start(&[WorkerKind::Upstream, WorkerKind::Upstream], &[]);
+    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+}
+
+#[test]
+fn a_python_client_on_one_worker_of_each() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Upstream], &[]);
+    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+}
+
+#[test]
+fn a_scheduler_without_python_serves_what_needs_none() {
+    let cluster = Cluster::start(&[WorkerKind::Ours], &["--python", "/nonexistent"]);
+    cluster.pytest(&["test_no_python_on_the_scheduler.py"]);
+}
