@@ -20,6 +20,9 @@ pub enum Action {
         stimulus_id: StimulusId,
     },
     /// Run a task whose dependencies are all stored; ends in one `ExecuteDone`.
+    ///
+    /// The shell takes hold of the dependencies' values as it carries this out: a `DropData` that follows must not take
+    /// them away from it.
     Execute {
         /// The task.
         key: Key,
@@ -51,6 +54,11 @@ pub enum Action {
     DropData {
         /// What.
         key: Key,
+    },
+    /// The scheduler sent what it must not; nothing of it was taken over. The shell logs it and leaves.
+    Illegal {
+        /// What was wrong, with the key.
+        reason: String,
     },
     /// The scheduler wants the worker to close.
     Close {

@@ -1,9 +1,10 @@
 //! What the worker's state is told: everything that happens outside it.
 //!
-//! Values never pass through the state. The shell has stored a value before it reports it, and drops it when told to.
+//! Values never pass through the state. The shell stores a value in the same step in which it reports it (no other event
+//! comes between), and drops it when told to.
 
 use bytes::Bytes;
-use dask_protocol::message::{ErrorInfo, RunId, SchedulerToWorker, StartStop, StimulusId};
+use dask_protocol::message::{ErrorInfo, Resources, RunId, SchedulerToWorker, StartStop, StimulusId};
 use dask_protocol::{Address, Key, Value};
 
 /// Seconds since the Unix epoch on the scheduler's clock.
@@ -72,6 +73,13 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
+    /// `set_resources`: the worker's supply from now on.
+    SetResources {
+        /// By name.
+        resources: Resources,
+        /// Why now.
+        stimulus_id: StimulusId,
+    },
     /// Memory is over the pause fraction.
     Pause {
         /// Why now.
@@ -137,6 +145,6 @@ pub enum ExecuteOutcome {
         /// The timed parts.
         startstops: Vec<StartStop>,
     },
-    /// It asked to run elsewhere, or its executor died under it.
+    /// It asked to run elsewhere, its executor died under it, or it was interrupted after `CancelExecution`.
     Reschedule,
 }

@@ -1,0 +1,227 @@
+//! A task as this worker sees it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dask_protocol::message::{ErrorInfo, Priority, Resources, RunId, StartStop};
+use dask_protocol::{Address, Key, Payload, Value};
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
+
+/// A slot of the task table; valid until the task is forgotten, and never outside this module tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TaskId(pub usize);
+
+pub(crate) type TaskIds = IndexSet<TaskId, FxBuildHasher>;
+
+/// Bytes assumed for a value of unknown size (`distributed.scheduler.default-data-size`).
+pub(crate) const UNKNOWN_NBYTES: u64 = 1024;
+
+/// What went on when a task was released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Previous {
+    /// It ran in a slot.
+    Executing,
+    /// It ran outside the slots.
+    LongRunning,
+    /// It was being fetched.
+    Flight,
+}
+
+/// Where a task stands, by dask's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskState {
+    /// Known because a dependent is, or about to move.
+    Released,
+    /// To be computed here; some inputs are not here yet.
+    Waiting,
+    /// Runnable.
+    Ready,
+    /// Runnable once its resources are free.
+    Constrained,
+    /// Running.
+    Executing,
+    /// Running, and seceded from its slot.
+    LongRunning,
+    /// Its value is here.
+    Memory,
+    /// It failed here.
+    Error,
+    /// To be fetched.
+    Fetch,
+    /// Being fetched.
+    Flight,
+    /// To be fetched, from a holder yet unknown.
+    Missing,
+    /// Released while that went on; its outcome will be dropped.
+    Cancelled(Previous),
+    /// Cancelled, then wanted the other way: a running task as an input (next is fetch), a fetched one as a
+    /// computation (next is waiting).
+    Resumed(Previous),
+}
+
+/// How many different names [`TaskState::name`] has.
+pub(crate) const STATE_NAMES: usize = 13;
+
+impl TaskState {
+    /// Dask's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskState::Released => "released",
+            TaskState::Waiting => "waiting",
+            TaskState::Ready => "ready",
+            TaskState::Constrained => "constrained",
+            TaskState::Executing => "executing",
+            TaskState::LongRunning => "long-running",
+            TaskState::Memory => "memory",
+            TaskState::Error => "error",
+            TaskState::Fetch => "fetch",
+            TaskState::Flight => "flight",
+            TaskState::Missing => "missing",
+            TaskState::Cancelled(_) => "cancelled",
+            TaskState::Resumed(_) => "resumed",
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            TaskState::Released => 0,
+            TaskState::Waiting => 1,
+            TaskState::Ready => 2,
+            TaskState::Constrained => 3,
+            TaskState::Executing => 4,
+            TaskState::LongRunning => 5,
+            TaskState::Memory => 6,
+            TaskState::Error => 7,
+            TaskState::Fetch => 8,
+            TaskState::Flight => 9,
+            TaskState::Missing => 10,
+            TaskState::Cancelled(_) => 11,
+            TaskState::Resumed(_) => 12,
+        }
+    }
+
+    pub(crate) fn from_index(index: usize) -> &'static str {
+        const NAMES: [&str; STATE_NAMES] = [
+            "released",
+            "waiting",
+            "ready",
+            "constrained",
+            "executing",
+            "long-running",
+            "memory",
+            "error",
+            "fetch",
+            "flight",
+            "missing",
+            "cancelled",
+            "resumed",
+        ];
+        NAMES[index]
+    }
+
+    /// Whether an execution of it is outstanding.
+    pub(crate) fn is_running(self) -> bool {
+        match self {
+            TaskState::Executing | TaskState::LongRunning => true,
+            TaskState::Cancelled(previous) | TaskState::Resumed(previous) => previous != Previous::Flight,
+            TaskState::Released
+            | TaskState::Waiting
+            | TaskState::Ready
+            | TaskState::Constrained
+            | TaskState::Memory
+            | TaskState::Error
+            | TaskState::Fetch
+            | TaskState::Flight
+            | TaskState::Missing => false,
+        }
+    }
+
+    /// Whether a transfer of it is outstanding.
+    pub(crate) fn is_in_flight(self) -> bool {
+        matches!(
+            self,
+            TaskState::Flight | TaskState::Cancelled(Previous::Flight) | TaskState::Resumed(Previous::Flight)
+        )
+    }
+}
+
+/// What `task-finished` tells of a result, kept in case it has to be told again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ResultInfo {
+    pub typename: String,
+    pub type_pickle: Option<Bytes>,
+    pub metadata: Value,
+    pub thread: Value,
+}
+
+/// What to run, from `compute-task`.
+#[derive(Debug, Clone)]
+pub(crate) struct Computation {
+    pub spec: Payload,
+    pub annotations: Value,
+    pub span_id: Option<String>,
+    pub actor: bool,
+    pub resources: Resources,
+}
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub key: Key,
+    pub state: TaskState,
+    /// The latest `compute-task`'s.
+    pub run_id: RunId,
+    /// The outstanding execution's; set exactly while [`TaskState::is_running`].
+    pub execution: Option<RunId>,
+    pub computation: Option<Arc<Computation>>,
+    pub priority: Priority,
+    pub dependencies: TaskIds,
+    pub dependents: TaskIds,
+    /// The dependencies not in memory, while waiting.
+    pub waiting_for_data: TaskIds,
+    /// How many tasks have this one in `waiting_for_data`.
+    pub waiters: u32,
+    /// Known holders of the value, never ourselves.
+    pub who_has: SmallVec<[Address; 2]>,
+    /// Size of the value, where known.
+    pub nbytes: Option<u64>,
+    /// The peer of the outstanding transfer; set exactly while [`TaskState::is_in_flight`].
+    pub coming_from: Option<Address>,
+    pub error: Option<ErrorInfo>,
+    pub result: Option<Box<ResultInfo>>,
+    pub startstops: Vec<StartStop>,
+}
+
+impl Task {
+    pub fn new(key: Key, priority: Priority) -> Task {
+        Task {
+            key,
+            state: TaskState::Released,
+            run_id: 0,
+            execution: None,
+            computation: None,
+            priority,
+            dependencies: TaskIds::default(),
+            dependents: TaskIds::default(),
+            waiting_for_data: TaskIds::default(),
+            waiters: 0,
+            who_has: SmallVec::new(),
+            nbytes: None,
+            coming_from: None,
+            error: None,
+            result: None,
+            startstops: Vec::new(),
+        }
+    }
+
+    /// The size to reckon with.
+    pub fn size(&self) -> u64 {
+        self.nbytes.unwrap_or(UNKNOWN_NBYTES)
+    }
+}
+
+/// A peer's size field: negative means unknown.
+pub(crate) fn known_size(nbytes: i64) -> Option<u64> {
+    u64::try_from(nbytes).ok()
+}
