@@ -46,17 +46,18 @@ async fn serve(mut comm: Comm) -> Result<(), CommError> {
             Err(CommError::Closed { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
+        if request.op() == "close" {
+            return Ok(());
+        }
         let reply = match request.op() {
-            "echo" => request.args::<Echo>().map(|echo| echo.data).unwrap_or_default(),
-            "close" => return Ok(()),
-            other => {
-                let text = format!("no operation {other:?} here");
-                comm.send_value(&ErrorReply::uncaught(text.as_str(), text.clone())).await?;
-                continue;
-            }
+            "echo" => request.args::<Echo>().map(|echo| echo.data).map_err(|e| e.to_string()),
+            other => Err(format!("no operation {other:?} here")),
         };
         if request.reply {
-            comm.send_value(&reply).await?;
+            match reply {
+                Ok(data) => comm.send_value(&data).await?,
+                Err(text) => comm.send_value(&ErrorReply::uncaught(text.as_str(), text.clone())).await?,
+            }
         }
     }
 }
