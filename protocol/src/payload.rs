@@ -15,8 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::error::DecodeError;
 use crate::value::Value;
 
-/// Most sub-frames one payload may claim; a 64 MiB split of 4 TiB.
-pub const SUB_FRAMES_MAX: u64 = 65_536;
+/// How often the frames of one message may be referred to, in total and on average. Upstream refers to each once; a
+/// field may be tried as several types. Without a limit a small body could name the same frames a million times.
+const REFERENCES_PER_FRAME_MAX: usize = 4;
 
 /// Which placeholder stands for a payload in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,11 +222,19 @@ pub(crate) const SERIALIZED_TAG: &str = "__Serialized__";
 pub(crate) const PICKLED_TAG: &str = "__Pickled__";
 
 thread_local! {
-    static INCOMING: RefCell<Vec<Bytes>> = const { RefCell::new(Vec::new()) };
+    static INCOMING: RefCell<Incoming> = const { RefCell::new(Incoming { frames: Vec::new(), references: 0 }) };
     static OUTGOING: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
 }
 
-struct Restore(Vec<Bytes>);
+/// The message being decoded.
+#[derive(Default)]
+struct Incoming {
+    frames: Vec<Bytes>,
+    /// How many frames payloads have taken so far.
+    references: usize,
+}
+
+struct Restore(Incoming);
 impl Drop for Restore {
     fn drop(&mut self) {
         INCOMING.with_borrow_mut(|slot| std::mem::swap(slot, &mut self.0));
@@ -234,7 +243,8 @@ impl Drop for Restore {
 
 /// Runs `f` with `frames` (body first) as the message that payloads and blobs resolve against.
 pub(crate) fn with_incoming<T>(frames: &[Bytes], f: impl FnOnce() -> T) -> T {
-    let outer = INCOMING.with_borrow_mut(|slot| std::mem::replace(slot, frames.to_vec()));
+    let incoming = Incoming { frames: frames.to_vec(), references: 0 };
+    let outer = INCOMING.with_borrow_mut(|slot| std::mem::replace(slot, incoming));
     let _restore = Restore(outer);
     f()
 }
@@ -249,8 +259,8 @@ pub(crate) fn with_outgoing<T>(f: impl FnOnce() -> T) -> (T, Vec<Bytes>) {
 
 /// A slice of the message being decoded as shared bytes: without a copy when it lies in the body.
 pub(crate) fn share_bytes(slice: &[u8]) -> Bytes {
-    INCOMING.with_borrow(|frames| {
-        let Some(body) = frames.first() else {
+    INCOMING.with_borrow(|incoming| {
+        let Some(body) = incoming.frames.first() else {
             return Bytes::copy_from_slice(slice);
         };
         let (body_start, start) = (body.as_ptr() as usize, slice.as_ptr() as usize);
@@ -268,16 +278,21 @@ pub(crate) fn resolve(kind: PayloadKind, index: u64) -> Result<Payload, DecodeEr
         #[serde(rename = "num-sub-frames", default)]
         num_sub_frames: u64,
     }
-    INCOMING.with_borrow(|frames| {
+    INCOMING.with_borrow_mut(|Incoming { frames, references }| {
         let missing = |index| DecodeError::MissingFrame { index, count: frames.len() };
         let at = usize::try_from(index).map_err(|_| missing(index))?;
         let header = frames.get(at).filter(|_| at > 0).ok_or_else(|| missing(index))?;
         let Count { num_sub_frames } = rmp_serde::from_slice(header)?;
-        if num_sub_frames > SUB_FRAMES_MAX {
-            return Err(DecodeError::TooLarge { what: "num-sub-frames", actual: num_sub_frames, limit: SUB_FRAMES_MAX });
+        let last = index.saturating_add(num_sub_frames);
+        let count = usize::try_from(num_sub_frames).map_err(|_| missing(last))?;
+        let end = (at + 1).checked_add(count).ok_or_else(|| missing(last))?;
+        let sub = frames.get(at + 1..end).ok_or_else(|| missing(last))?;
+        *references += 1 + count;
+        let limit = REFERENCES_PER_FRAME_MAX * frames.len();
+        if *references > limit {
+            let (actual, limit) = (*references as u64, limit as u64);
+            return Err(DecodeError::TooLarge { what: "number of references to frames", actual, limit });
         }
-        let count = usize::try_from(num_sub_frames).expect("bounded above");
-        let sub = frames.get(at + 1..at + 1 + count).ok_or_else(|| missing(index + num_sub_frames))?;
         Ok(Payload::from_raw(kind, header.clone(), sub.to_vec()))
     })
 }
@@ -308,5 +323,32 @@ impl<'de> Deserialize<'de> for Payload {
             Value::Payload(payload) => Ok(payload),
             _ => Err(de::Error::custom("expected a __Serialized__ or __Pickled__ placeholder")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+
+    fn naming_payload(times: usize, sub_frames: usize) -> Message {
+        let payload = Payload::serialized("msgpack", None, vec![Bytes::from_static(b"\x07"); sub_frames]);
+        let frames = Message::encode(&payload).expect("packs").frames().to_vec();
+        let placeholder = Value::map([(SERIALIZED_TAG, Value::Int(1))]);
+        let body = rmp_serde::to_vec_named(&vec![placeholder; times]).expect("packs");
+        Message::from_frames(std::iter::once(body.into()).chain(frames.into_iter().skip(1)).collect())
+    }
+
+    #[test]
+    fn a_payload_may_have_as_many_frames_as_the_message() {
+        let Value::Array(items) = naming_payload(1, 300_000).decode().expect("well-formed") else { panic!("an array") };
+        let [Value::Payload(payload)] = &items[..] else { panic!("one payload") };
+        assert_eq!(payload.frames().len(), 300_000);
+    }
+
+    #[test]
+    fn naming_the_same_frames_over_and_over_is_refused() {
+        assert!(naming_payload(3, 100).decode::<Value>().is_ok());
+        assert!(naming_payload(100, 100).decode::<Value>().is_err());
     }
 }
