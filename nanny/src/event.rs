@@ -49,6 +49,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The worker process could not even be started.
+    SpawnFailed {
+        /// Why.
+        text: String,
+    },
     /// The worker process is gone, and so is everything it started.
     WorkerExited {
         /// Its process id.

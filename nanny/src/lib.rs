@@ -4,3 +4,14 @@
 
 pub mod event;
 pub mod state;
+
+mod environment;
+mod memory;
+mod process;
+mod rpc;
+mod scheduler;
+pub mod server;
+
+pub use environment::worker_environment;
+pub use process::WorkerCommand;
+pub use server::{Nanny, NannyError, NannyOptions};

@@ -187,6 +187,10 @@ impl State {
                 self.handle_close_gracefully(&reason, actions);
             }
             Event::WorkerExited { pid, exit } => self.handle_worker_exited(now, pid, exit, actions),
+            Event::SpawnFailed { text } => {
+                error!(target: "distributed.nanny", "Nanny failed to start process: {text}");
+                self.handle_worker_gone(now, &text, actions);
+            }
             Event::Unregistered => self.handle_unregistered(now, actions),
             Event::Kill { timeout, reason, waiter } => {
                 self.kills.push(waiter);
@@ -259,6 +263,11 @@ impl State {
                 info!(target: "distributed.nanny", "Worker process {pid} was killed by signal {signal}");
             }
         }
+        self.handle_worker_gone(now, &format!("the worker process {exit} while starting"), actions);
+    }
+
+    /// There is no process any more; `why` is what to say when it never registered.
+    fn handle_worker_gone(&mut self, now: Duration, why: &str, actions: &mut Vec<Action>) {
         let process = std::mem::replace(&mut self.process, Process::Absent);
         let (worker, lived, failure) = match process {
             Process::Starting { since, failure } => (None, Some(now.saturating_sub(since)), Some(failure)),
@@ -275,7 +284,7 @@ impl State {
         }
         match (self.status, failure) {
             (Status::Starting, failure) => {
-                let text = failure.flatten().unwrap_or_else(|| format!("the worker process {exit} while starting"));
+                let text = failure.flatten().unwrap_or_else(|| why.to_owned());
                 self.fail(now, text, "nanny-start-failed", actions);
             }
             (Status::Running, _) => self.replace(worker, lived, actions),

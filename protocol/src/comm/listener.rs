@@ -145,7 +145,7 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The IP of the interface over which `peer` (or the world) is reached. Connecting a UDP socket sends nothing.
-fn outgoing_ip(peer: Option<IpAddr>) -> IpAddr {
+pub fn outgoing_ip(peer: Option<IpAddr>) -> IpAddr {
     let world = IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8));
     let peer = peer.unwrap_or(world);
     let any: IpAddr = if peer.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };

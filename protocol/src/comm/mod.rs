@@ -17,6 +17,6 @@ pub use batched::BatchedSender;
 pub use config::CommConfig;
 pub use connect::resolve;
 pub use connection::{Comm, CommReader, CommWriter};
-pub use listener::{Incoming, Listener};
+pub use listener::{Incoming, Listener, outgoing_ip};
 pub use pool::ConnectionPool;
 pub use tls::TlsConfig;
