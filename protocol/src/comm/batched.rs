@@ -144,7 +144,7 @@ impl<T> Shared<T> {
             return false;
         }
         queue.messages.extend(messages);
-        let waiting = queue.messages.len();
+        let waiting = queue.messages.len() + queue.in_flight;
         if waiting.saturating_mul(size_of::<T>().max(1)) <= QUEUE_BYTES_MAX {
             return true;
         }
@@ -173,21 +173,19 @@ impl<T> Shared<T> {
         self.wake.notify_one();
     }
 
-    /// Exchanges the batch just written for the next one; `None` when the stream is over.
-    fn next_batch(&self, written: &mut Vec<T>) -> Option<bool> {
+    /// Exchanges the messages just written for everything that waits; `None` when the stream is over.
+    fn take_waiting(&self, written: &mut Vec<T>) -> Option<()> {
         written.clear();
-        let mut queue = self.lock();
-        if queue.messages.len() <= BATCH_MESSAGES_MAX {
-            std::mem::swap(&mut queue.messages, written);
-        } else {
-            let rest = queue.messages.split_off(BATCH_MESSAGES_MAX);
-            *written = std::mem::replace(&mut queue.messages, rest);
+        if written.capacity() > BATCH_MESSAGES_MAX {
+            *written = Vec::new();
         }
+        let mut queue = self.lock();
+        std::mem::swap(&mut queue.messages, written);
         queue.in_flight = written.len();
         match queue.state {
             QueueState::Closed => None,
             QueueState::Closing if written.is_empty() => None,
-            QueueState::Open | QueueState::Closing => Some(!written.is_empty()),
+            QueueState::Open | QueueState::Closing => Some(()),
         }
     }
 }
@@ -207,12 +205,15 @@ async fn run<T: Serialize + Send + 'static>(shared: Arc<Shared<T>>, mut writer: 
 }
 
 async fn write_batches<T: Serialize>(shared: &Shared<T>, writer: &mut CommWriter) -> Result<(), CommError> {
-    let mut batch = Vec::new();
-    while let Some(any) = shared.next_batch(&mut batch) {
-        if any {
-            let message = Message::encode(&batch)?;
+    let mut waiting = Vec::new();
+    while shared.take_waiting(&mut waiting).is_some() {
+        for start in (0..waiting.len()).step_by(BATCH_MESSAGES_MAX) {
+            let end = waiting.len().min(start + BATCH_MESSAGES_MAX);
+            let message = Message::encode(&waiting[start..end])?;
             writer.send(&message).await?;
-        } else {
+            shared.lock().in_flight = waiting.len() - end;
+        }
+        if waiting.is_empty() {
             tokio::select! {
                 () = shared.wake.notified() => {}
                 () = shared.abort.cancelled() => return Ok(()),

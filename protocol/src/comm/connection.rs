@@ -180,7 +180,7 @@ impl CommWriter {
         if self.cut || self.ends.aborted.is_cancelled() {
             return Err(self.ends.closed());
         }
-        match self.compressed(message).await? {
+        match self.compressed(message).await {
             Some(smaller) => self.write(&smaller).await,
             None => self.write(message).await,
         }
@@ -211,18 +211,16 @@ impl CommWriter {
         Ok(())
     }
 
-    async fn compressed(&self, message: &Message) -> Result<Option<Message>, CommError> {
-        let Some(compression) = self.compression else { return Ok(None) };
+    async fn compressed(&self, message: &Message) -> Option<Message> {
+        let compression = self.compression?;
         if message.frames()[1..].iter().all(|frame| frame.len() < COMPRESS_BYTES_MIN) {
-            return Ok(None);
+            return None;
         }
         if message.len() <= COMPRESS_INLINE_BYTES_MAX {
             return handshake::compress(message, compression);
         }
         let message = message.clone();
-        tokio::task::spawn_blocking(move || handshake::compress(&message, compression))
-            .await
-            .map_err(|e| CommError::Encode(e.to_string()))?
+        tokio::task::spawn_blocking(move || handshake::compress(&message, compression)).await.ok().flatten()
     }
 
     /// Our end.

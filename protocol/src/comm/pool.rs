@@ -144,7 +144,9 @@ impl ConnectionPool {
     /// What [`Comm::connect`] says; [`CommError::Closed`] after [`ConnectionPool::close`].
     pub async fn lease(&self, address: &Address) -> Result<Lease, CommError> {
         loop {
-            let freed = self.shared.freed.notified();
+            let mut freed = std::pin::pin!(self.shared.freed.notified());
+            // In line before looking, so that no connection given back meanwhile goes unnoticed.
+            freed.as_mut().enable();
             match self.shared.room(address)? {
                 Room::Reuse(mut comm) => {
                     if !comm.is_stale() {
