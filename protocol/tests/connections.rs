@@ -37,7 +37,10 @@ fn rich_body(bulk: usize) -> Value {
     let inner = Value::map([("run_spec", Value::Payload(Payload::pickled(pickle, vec![])))]);
     Value::Map(vec![
         (Value::from("set"), Value::Set(vec![Value::Int(1), Value::from("two")])),
-        (Value::from("status"), Value::Enum { name: "init".into(), module: "distributed.core".into(), class: "Status".into() }),
+        (
+            Value::from("status"),
+            Value::Enum { name: "init".into(), module: "distributed.core".into(), class: "Status".into() },
+        ),
         (Value::Array(vec![Value::from("x"), Value::Int(3)]), Value::Payload(payload)),
         (Value::from("deep"), Value::Array(vec![Value::Array(vec![inner])])),
         (Value::from("inf"), Value::Float(f64::INFINITY)),
@@ -325,7 +328,8 @@ s.sendall(struct.pack(f"<QQ{count}Q", first, count, *lengths) + b"".join(frames)
 "#;
     let mut command = tokio::process::Command::new("python3");
     command.args(["-c", script]).kill_on_drop(true);
-    let (mut child, mut comm) = dask_protocol::comm::child::spawn_with_socketpair(command).expect("python3 is installed");
+    let (mut child, mut comm) =
+        dask_protocol::comm::child::spawn_with_socketpair(command).expect("python3 is installed");
     let body = rich_body(50_000);
     comm.send(&message(&body)).await.expect("sent");
     assert_eq!(comm.recv().await.expect("received").decode::<Value>().expect("decodes"), body);

@@ -22,7 +22,8 @@ struct Server {
 impl Server {
     /// Answers `echo`; fails `fail`; on `leave` replies and then closes the connection.
     async fn start() -> (Address, Arc<Server>) {
-        let listener = Listener::bind(&Address::from("tcp://127.0.0.1:0"), &CommConfig::default()).await.expect("a free port");
+        let listener =
+            Listener::bind(&Address::from("tcp://127.0.0.1:0"), &CommConfig::default()).await.expect("a free port");
         let (address, server) = (listener.local_address(), Arc::new(Server::default()));
         let shared = Arc::clone(&server);
         tokio::spawn(async move {

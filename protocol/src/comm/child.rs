@@ -62,7 +62,8 @@ fn keep_open_across_exec(command: &mut Command, inherited: RawFd) {
 pub fn parent() -> io::Result<Option<Comm>> {
     let Some(text) = std::env::var_os(CHILD_FD_VARIABLE) else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse::<RawFd>().ok()).filter(|&fd| fd > 2);
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{CHILD_FD_VARIABLE} is no descriptor: {text:?}"));
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("{CHILD_FD_VARIABLE} is no descriptor: {text:?}"));
     let number = number.ok_or_else(invalid)?;
     // SAFETY: our parent set the variable to a descriptor that it left open for us alone; nothing else here knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };

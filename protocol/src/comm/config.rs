@@ -50,9 +50,8 @@ pub(super) enum Scheme {
 impl CommConfig {
     /// The transport of an address, if this configuration allows it.
     pub(super) fn scheme(&self, address: &Address) -> Result<Scheme, CommError> {
-        let refuse = |reason: &str| {
-            Err(CommError::Address { address: address.as_str().to_owned(), reason: reason.to_owned() })
-        };
+        let refuse =
+            |reason: &str| Err(CommError::Address { address: address.as_str().to_owned(), reason: reason.to_owned() });
         match address.scheme() {
             "tcp" if self.require_encryption => refuse("encryption is required, so tcp:// is refused; use tls://"),
             "tcp" => Ok(Scheme::Tcp),

@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn a_peer_that_speaks_something_else_is_refused() {
         let peer = Address::new("tcp://10.0.0.1:1");
-        for body in [Value::Nil, Value::map([("pickle-protocol", Value::Int(5))]), Value::map([("compression", Value::Nil)])] {
+        for body in
+            [Value::Nil, Value::map([("pickle-protocol", Value::Int(5))]), Value::map([("compression", Value::Nil)])]
+        {
             let message = Message::encode(&body).expect("packs");
             assert!(matches!(agree(None, &message, &peer), Err(CommError::Handshake { .. })), "{body:?}");
         }

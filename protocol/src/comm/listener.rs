@@ -80,7 +80,9 @@ impl Listener {
                     let (scheme, config) = (self.scheme, self.config.clone());
                     return Ok(Incoming { stream, peer, scheme, config });
                 }
-                Err(error) if is_about_one_peer(&error) => tracing::debug!(%error, "a caller left before it was accepted"),
+                Err(error) if is_about_one_peer(&error) => {
+                    tracing::debug!(%error, "a caller left before it was accepted")
+                }
                 Err(error) if is_shortage(&error) => {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -97,7 +99,8 @@ fn is_about_one_peer(error: &io::Error) -> bool {
 }
 
 fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS, rustix::io::Errno::NOMEM];
+    let shortages =
+        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS, rustix::io::Errno::NOMEM];
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
@@ -126,7 +129,8 @@ async fn bind_hosts(address: &Address, port: u16) -> Result<Vec<SocketAddr>, Com
         return Ok(any.map(|ip| SocketAddr::new(ip, port)).to_vec());
     }
     let found = tokio::net::lookup_host((address.host(), port)).await;
-    let found = found.map_err(|e| CommError::Address { address: address.as_str().to_owned(), reason: e.to_string() })?;
+    let found =
+        found.map_err(|e| CommError::Address { address: address.as_str().to_owned(), reason: e.to_string() })?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
     Ok(found)

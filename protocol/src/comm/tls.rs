@@ -39,7 +39,8 @@ impl TlsConfig {
         let anchors = certificates("CA", ca)?;
         let chain = certificates("certificate", cert)?;
         let key_pem = pem_text("key", key)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|e| CommError::Tls(format!("cannot read key: {e}")))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&key_pem).map_err(|e| CommError::Tls(format!("cannot read key: {e}")))?;
         TlsConfig::from_der(anchors, chain, key)
     }
 
@@ -92,7 +93,9 @@ impl fmt::Debug for TlsConfig {
 pub(super) fn server_name(name: Option<&str>, ip: IpAddr) -> Result<ServerName<'static>, CommError> {
     match name {
         None => Ok(ServerName::from(ip)),
-        Some(name) => ServerName::try_from(name.to_owned()).map_err(|e| CommError::Tls(format!("server name {name:?}: {e}"))),
+        Some(name) => {
+            ServerName::try_from(name.to_owned()).map_err(|e| CommError::Tls(format!("server name {name:?}: {e}")))
+        }
     }
 }
 
@@ -100,7 +103,8 @@ fn pem_text(what: &str, path_or_pem: &str) -> Result<Vec<u8>, CommError> {
     if path_or_pem.contains('\n') {
         return Ok(path_or_pem.as_bytes().to_vec());
     }
-    std::fs::read(Path::new(path_or_pem)).map_err(|e| CommError::Tls(format!("cannot read {what} {path_or_pem:?}: {e}")))
+    std::fs::read(Path::new(path_or_pem))
+        .map_err(|e| CommError::Tls(format!("cannot read {what} {path_or_pem:?}: {e}")))
 }
 
 fn certificates(what: &str, path_or_pem: &str) -> Result<Vec<CertificateDer<'static>>, CommError> {
