@@ -4,11 +4,12 @@
 //! as effects of the node, in order. Creation edges always lead to older nodes; only effects can close a cycle.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// Index of a node in its [`Arena`].
 pub(crate) type NodeId = u32;
 
-/// Most nodes one pickle may have: at about 32 bytes each, 1 GiB. A task takes about a dozen.
+/// Most nodes one pickle may have: at about 32 bytes each with what refers to them, 1 GiB. A task takes about a dozen.
 pub(crate) const NODES_MAX: usize = 1 << 25;
 
 /// Ids of the nodes every arena starts with.
@@ -16,6 +17,9 @@ pub(crate) const NONE: NodeId = 0;
 pub(crate) const TRUE: NodeId = 1;
 pub(crate) const FALSE: NodeId = 2;
 pub(crate) const EMPTY_TUPLE: NodeId = 3;
+
+/// Most elements of a [`Arena::short_sequence`].
+const SHORT_MAX: usize = 64;
 
 const NO_EFFECT: u32 = u32::MAX;
 
@@ -82,25 +86,22 @@ pub(crate) enum Effect {
     Call { function: NodeId, args: NodeId },
 }
 
+/// An effect in the circular list of its node's effects.
 #[derive(Debug, Clone, Copy)]
 struct Link {
     effect: Effect,
     next: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    node: Node,
-    first_effect: u32,
-    last_effect: u32,
-}
 
 /// All nodes of one pickle.
 #[derive(Debug)]
 pub(crate) struct Arena {
     source: Bytes,
     protocol: u8,
-    slots: Vec<Slot>,
+    nodes: Vec<Node>,
+    /// Per node: its last effect, whose link leads to the first one.
+    last_effects: Vec<u32>,
     /// How often a node is used, saturating at 255.
     uses: Vec<u8>,
     pool: Vec<NodeId>,
@@ -114,7 +115,8 @@ impl Arena {
         let mut arena = Arena {
             source,
             protocol: 0,
-            slots: Vec::new(),
+            nodes: Vec::new(),
+            last_effects: Vec::new(),
             uses: Vec::new(),
             pool: Vec::new(),
             links: Vec::new(),
@@ -141,13 +143,14 @@ impl Arena {
     }
 
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.nodes.len()
     }
 
     /// Adds a node. The reader keeps the count below [`NODES_MAX`].
     pub fn add(&mut self, node: Node) -> NodeId {
-        let id = NodeId::try_from(self.slots.len()).expect("arena stays below NODES_MAX nodes");
-        self.slots.push(Slot { node, first_effect: NO_EFFECT, last_effect: NO_EFFECT });
+        let id = NodeId::try_from(self.nodes.len()).expect("arena stays below NODES_MAX nodes");
+        self.nodes.push(node);
+        self.last_effects.push(NO_EFFECT);
         self.uses.push(0);
         match node {
             Node::Global { module: a, name: b }
@@ -198,14 +201,9 @@ impl Arena {
             Effect::Appends(_) | Effect::SetItems(_) | Effect::AddItems(_) => {}
         }
         let link = u32::try_from(self.links.len()).expect("every effect took at least one byte of pickle");
-        self.links.push(Link { effect, next: NO_EFFECT });
-        let slot = &mut self.slots[base as usize];
-        if slot.last_effect == NO_EFFECT {
-            slot.first_effect = link;
-        } else {
-            self.links[slot.last_effect as usize].next = link;
-        }
-        slot.last_effect = link;
+        let last = std::mem::replace(&mut self.last_effects[base as usize], link);
+        let next = if last == NO_EFFECT { link } else { std::mem::replace(&mut self.links[last as usize].next, link) };
+        self.links.push(Link { effect, next });
     }
 
     /// Counts one more use of each node.
@@ -217,7 +215,7 @@ impl Arena {
     }
 
     pub fn node(&self, id: NodeId) -> Node {
-        self.slots[id as usize].node
+        self.nodes[id as usize]
     }
 
     /// Whether more than one place refers to the node, so that it must be memoised when written.
@@ -240,20 +238,21 @@ impl Arena {
 
     /// The node's first effect, as a number for [`Arena::effect`].
     pub fn first_effect(&self, id: NodeId) -> Option<u32> {
-        Some(self.slots[id as usize].first_effect).filter(|&link| link != NO_EFFECT)
+        let last = self.last_effects[id as usize];
+        (last != NO_EFFECT).then(|| self.links[last as usize].next)
     }
 
-    /// An effect and the number of the next one.
-    pub fn effect(&self, link: u32) -> (Effect, Option<u32>) {
+    /// An effect of the node and the number of the next one.
+    pub fn effect(&self, id: NodeId, link: u32) -> (Effect, Option<u32>) {
         let Link { effect, next } = self.links[link as usize];
-        (effect, Some(next).filter(|&next| next != NO_EFFECT))
+        (effect, (link != self.last_effects[id as usize]).then_some(next))
     }
 
     /// The node's effects in order.
     pub fn effects(&self, id: NodeId) -> impl Iterator<Item = Effect> + '_ {
         let mut next = self.first_effect(id);
         std::iter::from_fn(move || {
-            let (effect, following) = self.effect(next?);
+            let (effect, following) = self.effect(id, next?);
             next = following;
             Some(effect)
         })
@@ -297,6 +296,26 @@ impl Arena {
         }
     }
 
+    /// Like [`Arena::sequence`], if there are few elements: for the states of objects.
+    pub fn short_sequence(&self, id: NodeId) -> Option<SmallVec<[NodeId; 16]>> {
+        let mut items = SmallVec::new();
+        let mut take = |more: &[NodeId]| {
+            let fits = items.len() + more.len() <= SHORT_MAX;
+            items.extend_from_slice(if fits { more } else { &[] });
+            fits
+        };
+        let short = match self.node(id) {
+            Node::Tuple(all) => take(self.children(all)),
+            Node::List => self.effects(id).all(|effect| match effect {
+                Effect::Append(item) => take(&[item]),
+                Effect::Appends(more) => take(self.children(more)),
+                _ => false,
+            }),
+            _ => false,
+        };
+        short.then_some(items)
+    }
+
     /// The elements of a set or frozenset, in pickled order.
     pub fn set_items(&self, id: NodeId) -> Option<Vec<NodeId>> {
         match self.node(id) {
@@ -335,16 +354,16 @@ impl Arena {
         self.effects(id).all(|effect| take(effect, &mut items)).then_some(items)
     }
 
-    /// Calls `f` with every node that `id` refers to directly, by creation or by effects.
-    pub fn for_each_reference(&self, id: NodeId, mut f: impl FnMut(NodeId)) {
-        match self.node(id) {
+    /// Calls `f` with every node that `id` refers to directly, by creation or by effects, until it returns false.
+    pub fn for_each_reference(&self, id: NodeId, mut f: impl FnMut(NodeId) -> bool) {
+        let go_on = match self.node(id) {
             Node::Global { module: a, name: b }
             | Node::Reduce { function: a, args: b }
-            | Node::NewObj { class: a, args: b } => [a, b].into_iter().for_each(&mut f),
-            Node::NewObjEx { class, args, kwargs } => [class, args, kwargs].into_iter().for_each(&mut f),
+            | Node::NewObj { class: a, args: b } => [a, b].into_iter().all(&mut f),
+            Node::NewObjEx { class, args, kwargs } => [class, args, kwargs].into_iter().all(&mut f),
             Node::ReadonlyBuffer(inner) => f(inner),
             Node::Tuple(items) | Node::FrozenSet(items) | Node::Obj(items) => {
-                self.children(items).iter().copied().for_each(&mut f);
+                self.children(items).iter().copied().all(&mut f)
             }
             Node::None
             | Node::True
@@ -359,16 +378,23 @@ impl Arena {
             | Node::List
             | Node::Dict
             | Node::Set
-            | Node::Buffer(_) => {}
-        }
-        for effect in self.effects(id) {
-            match effect {
-                Effect::Append(a) | Effect::Build(a) => f(a),
-                Effect::SetItem(a, b) | Effect::Call { function: a, args: b } => [a, b].into_iter().for_each(&mut f),
-                Effect::Appends(items) | Effect::SetItems(items) | Effect::AddItems(items) => {
-                    self.children(items).iter().copied().for_each(&mut f);
-                }
+            | Node::Buffer(_) => true,
+        };
+        let mut of_effect = |effect| match effect {
+            Effect::Append(a) | Effect::Build(a) => f(a),
+            Effect::SetItem(a, b) | Effect::Call { function: a, args: b } => [a, b].into_iter().all(&mut f),
+            Effect::Appends(items) | Effect::SetItems(items) | Effect::AddItems(items) => {
+                self.children(items).iter().copied().all(&mut f)
             }
-        }
+        };
+        let _all = go_on && self.effects(id).all(&mut of_effect);
+    }
+
+    /// Pushes every node that `id` refers to directly.
+    pub fn push_references(&self, id: NodeId, stack: &mut Vec<NodeId>) {
+        self.for_each_reference(id, |part| {
+            stack.push(part);
+            true
+        });
     }
 }

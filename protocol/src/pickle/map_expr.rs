@@ -14,6 +14,9 @@ static TASK_NAME: Name = Name("Task");
 static ALIAS_NAME: Name = Name("Alias");
 static DATA_NODE_NAME: Name = Name("DataNode");
 
+/// Most keyword arguments of a map that are looked at; each costs a look at [`KWARG_BYTES_MAX`] bytes.
+const KWARGS_MAX: usize = 1000;
+
 /// Nodes that one task of a map adds besides those of its arguments: dependencies, arguments, state, task, and what a
 /// range or a string adds per element.
 const NODES_PER_TASK: usize = 8;
@@ -125,6 +128,9 @@ impl<'a> Expansion<'a> {
     fn kwargs(&mut self, id: NodeId, buffers: &[Bytes], entries: &mut Vec<NodeId>) -> Result<Kwargs, PickleError> {
         let items = self.arena.dict_items(id);
         let items = items.ok_or_else(|| PickleError::unsupported("its keyword arguments are not a plain dict"))?;
+        if items.len() / 2 > KWARGS_MAX {
+            return Err(PickleError::unsupported("its map has very many keyword arguments"));
+        }
         let mut dependencies = Vec::new();
         let mut parsed = Vec::with_capacity(items.len());
         for item in items.chunks_exact(2) {
@@ -211,7 +217,7 @@ impl<'a> Expansion<'a> {
             if is_reference_class(self.arena, id) {
                 return true;
             }
-            self.arena.for_each_reference(id, |part| stack.push(part));
+            self.arena.push_references(id, &mut stack);
         }
         false
     }
@@ -255,7 +261,11 @@ fn is_larger(arena: &Arena, id: NodeId, buffers: &[Bytes], limit: usize) -> bool
             return true;
         }
         if !matches!(arena.node(id), Node::Global { .. }) {
-            arena.for_each_reference(id, |part| stack.push(part));
+            // Each part will count at least one, so this many suffice.
+            arena.for_each_reference(id, |part| {
+                stack.push(part);
+                stack.len() <= limit
+            });
         }
     }
     false

@@ -13,7 +13,7 @@ use super::writer::{Written, Writer};
 pub(crate) const PLAIN_DEPTH_MAX: usize = 100;
 
 /// Most plain values one pickle may stand for: sharing in a pickle could make a few bytes an astronomic tree.
-pub(crate) const PLAIN_VALUES_MAX: usize = 1 << 20;
+pub(crate) const PLAIN_VALUES_MAX: usize = 1 << 18;
 
 /// Bytes that the pickles of opaque objects may have in total, per byte read, beyond [`OPAQUE_BYTES_BASE`].
 const OPAQUE_BYTES_FACTOR: usize = 16;

@@ -373,7 +373,7 @@ impl Reader<'_> {
                     op::LIST => (Node::List, Effect::Appends(items)),
                     _ => (Node::Dict, Effect::SetItems(items)),
                 };
-                if opcode == op::DICT && count % 2 != 0 {
+                if opcode == op::DICT && !count.is_multiple_of(2) {
                     return Err(self.malformed("a dict has an odd number of items"));
                 }
                 let id = self.add(node)?;
@@ -416,7 +416,7 @@ impl Reader<'_> {
                     (_, 0) => return self.top().map(drop),
                     (op::APPENDS, _) => Effect::Appends(items),
                     (op::ADDITEMS, _) => Effect::AddItems(items),
-                    (_, count) if count % 2 == 0 => Effect::SetItems(items),
+                    (_, count) if count.is_multiple_of(2) => Effect::SetItems(items),
                     _ => return Err(self.malformed("a dict has an odd number of items")),
                 }
             }

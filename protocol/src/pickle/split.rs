@@ -38,6 +38,9 @@ const CHUNK_BYTES: usize = 1 << 16;
 /// Nodes that the tasks of one bucket have in common.
 type Parts = SmallVec<[NodeId; 6]>;
 
+/// Indices of the tasks that have the same common parts.
+type Buckets = IndexMap<Parts, Vec<usize>, FxBuildHasher>;
+
 /// Writes each of `tasks` as a self-contained pickle.
 pub(crate) fn split(
     arena: &Arena,
@@ -50,7 +53,7 @@ pub(crate) fn split(
     let mut specs = vec![TaskSpec::default(); tasks.len()];
     let mut chunk = BytesMut::new();
     let select = |indices: Vec<u32>| indices.into_iter().map(|index| buffers[index as usize].clone());
-    for (parts, members) in bucket(arena, tasks) {
+    for (parts, members) in bucket(arena, tasks, bytes_max)? {
         let alone = members.len() == 1;
         let prefix = writer.prefix(if alone { &[] } else { &parts })?;
         let prefix_buffers: Vec<Bytes> = select(prefix.buffers).collect();
@@ -79,13 +82,16 @@ fn pack(chunk: &mut BytesMut, opcodes: &[u8]) -> Bytes {
 }
 
 /// Groups the tasks by the common parts they have.
-fn bucket(arena: &Arena, tasks: &[NodeId]) -> IndexMap<Parts, Vec<usize>, FxBuildHasher> {
+fn bucket(arena: &Arena, tasks: &[NodeId], steps_max: usize) -> Result<Buckets, PickleError> {
     let mut common = CommonParts::count(arena, tasks);
-    let mut buckets: IndexMap<Parts, Vec<usize>, FxBuildHasher> = IndexMap::default();
+    let mut buckets = Buckets::default();
     for (index, &task) in tasks.iter().enumerate() {
         buckets.entry(common.of(task)).or_default().push(index);
+        if common.steps > steps_max {
+            return Err(PickleError::TooLarge { what: "a repeated size", actual: common.steps, limit: steps_max });
+        }
     }
-    buckets
+    Ok(buckets)
 }
 
 /// Which nodes are worth writing once.
@@ -95,6 +101,8 @@ struct CommonParts<'a> {
     nodes: Vec<Sharing>,
     stack: Vec<NodeId>,
     stamp: u32,
+    /// Nodes looked at for all tasks together: about what will be written.
+    steps: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -117,7 +125,7 @@ enum Verdict {
 impl<'a> CommonParts<'a> {
     fn count(arena: &'a Arena, tasks: &[NodeId]) -> CommonParts<'a> {
         let nodes = vec![Sharing::default(); arena.len()];
-        let mut common = CommonParts { arena, task_count: tasks.len(), nodes, stack: Vec::new(), stamp: 0 };
+        let mut common = CommonParts { arena, task_count: tasks.len(), nodes, stack: Vec::new(), stamp: 0, steps: 0 };
         for &task in tasks {
             common.stamp += 1;
             common.stack.push(task);
@@ -129,7 +137,7 @@ impl<'a> CommonParts<'a> {
                 sharing.stamp = common.stamp;
                 sharing.tasks += 1;
                 if sharing.tasks == 1 {
-                    arena.for_each_reference(id, |part| common.stack.push(part));
+                    arena.push_references(id, &mut common.stack);
                 }
             }
         }
@@ -142,6 +150,7 @@ impl<'a> CommonParts<'a> {
         self.stamp += 1;
         self.stack.push(task);
         while let Some(id) = self.stack.pop() {
+            self.steps += 1;
             let sharing = &mut self.nodes[id as usize];
             if sharing.stamp == self.stamp {
                 continue;
@@ -150,7 +159,7 @@ impl<'a> CommonParts<'a> {
             if sharing.tasks >= SHARING_MIN && id != task && self.is_worth_sharing(id) {
                 parts.push(id);
             } else {
-                self.arena.for_each_reference(id, |part| self.stack.push(part));
+                self.arena.push_references(id, &mut self.stack);
             }
         }
         parts.sort_unstable();
@@ -217,7 +226,11 @@ fn is_heavier(arena: &Arena, id: NodeId, bytes: u32) -> bool {
         if weight >= bytes {
             return true;
         }
-        arena.for_each_reference(id, |part| stack.push(part));
+        // Each part takes at least a byte, so this many suffice.
+        arena.for_each_reference(id, |part| {
+            stack.push(part);
+            stack.len() <= bytes as usize
+        });
     }
     false
 }

@@ -5,6 +5,7 @@
 //! `klass` and use a list; `P2PBarrierTask` adds `spec`. `Alias` and `DataNode` are calls of their class.
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, Node, NodeId, TRUE};
 use super::error::PickleError;
@@ -13,6 +14,15 @@ use crate::key::{KEY_DEPTH_MAX, Key};
 
 /// Module of dask's graph nodes.
 pub(crate) const TASK_SPEC: &str = "dask._task_spec";
+
+/// Most parts of one key, in all its nested tuples: sharing could make a few bytes an astronomic key.
+const KEY_PARTS_MAX: usize = 256;
+
+/// Longest text or bytes in a key.
+const KEY_BYTES_MAX: usize = 1 << 14;
+
+/// Most dependencies of all tasks together: a set of dependencies may be shared. About 2 GiB.
+const DEPENDENCIES_MAX: usize = 1 << 26;
 
 /// Slots of a `Task`, of a container and of a `P2PBarrierTask`.
 const TASK_SLOTS: usize = 9;
@@ -29,42 +39,61 @@ pub(crate) struct TaskNode {
 /// Reads keys and nodes of one arena; equal key nodes give one shared key.
 pub(crate) struct TaskReader<'a> {
     arena: &'a Arena,
-    keys: FxHashMap<NodeId, Key>,
+    /// Keys of shared nodes and how many parts they have.
+    keys: FxHashMap<NodeId, (Key, usize)>,
+    dependencies_left: usize,
 }
 
 impl<'a> TaskReader<'a> {
     pub fn new(arena: &'a Arena) -> TaskReader<'a> {
-        TaskReader { arena, keys: FxHashMap::default() }
+        TaskReader { arena, keys: FxHashMap::default(), dependencies_left: DEPENDENCIES_MAX }
     }
 
     /// The key a node stands for.
     pub fn key(&mut self, id: NodeId) -> Result<Key, PickleError> {
-        self.key_at(id, 0)
+        self.key_at(id, 0).map(|(key, _)| key)
     }
 
-    fn key_at(&mut self, id: NodeId, depth: usize) -> Result<Key, PickleError> {
-        if let Some(key) = self.keys.get(&id) {
-            return Ok(key.clone());
+    /// A key and how many parts it has.
+    fn key_at(&mut self, id: NodeId, depth: usize) -> Result<(Key, usize), PickleError> {
+        if let Some(known) = self.keys.get(&id) {
+            return Ok(known.clone());
         }
         if depth >= KEY_DEPTH_MAX {
             return Err(PickleError::TooLarge { what: "a key depth", actual: depth + 1, limit: KEY_DEPTH_MAX });
         }
         let odd = || PickleError::unsupported("a task key is neither text, number, bytes nor a tuple of keys");
-        let key = match self.arena.node(id) {
-            Node::Int(i) => return Ok(Key::from(i)),
-            Node::Float(f) => return Ok(Key::float(f)),
-            Node::Str(_) | Node::Name(_) => Key::from(self.arena.str(id).ok_or_else(odd)?),
-            Node::Bytes(span) => Key::bytes(self.arena.shared_bytes(span)),
-            Node::Tuple(parts) => {
-                let parts = self.arena.children(parts).iter();
-                Key::tuple(parts.map(|&part| self.key_at(part, depth + 1)).collect::<Result<Vec<_>, _>>()?)
+        let known = match self.arena.node(id) {
+            Node::Int(i) => return Ok((Key::from(i), 1)),
+            Node::Float(f) => return Ok((Key::float(f), 1)),
+            Node::Str(_) | Node::Name(_) => {
+                let text = self.arena.str(id).ok_or_else(odd)?;
+                check_max("a key length", text.len(), KEY_BYTES_MAX)?;
+                (Key::from(text), 1)
+            }
+            Node::Bytes(span) => {
+                check_max("a key length", span.len as usize, KEY_BYTES_MAX)?;
+                (Key::bytes(self.arena.shared_bytes(span)), 1)
+            }
+            Node::Tuple(items) => {
+                let items = self.arena.children(items);
+                check_max("a key size", items.len(), KEY_PARTS_MAX)?;
+                let mut size = 1;
+                let mut parts = SmallVec::<[Key; 4]>::new();
+                for &item in items {
+                    let (part, part_size) = self.key_at(item, depth + 1)?;
+                    size += part_size;
+                    parts.push(part);
+                }
+                check_max("a key size", size, KEY_PARTS_MAX)?;
+                (Key::tuple(parts), size)
             }
             _ => return Err(odd()),
         };
         if self.arena.is_shared(id) {
-            self.keys.insert(id, key.clone());
+            self.keys.insert(id, known.clone());
         }
-        Ok(key)
+        Ok(known)
     }
 
     /// The graph node that `id` is.
@@ -84,7 +113,7 @@ impl<'a> TaskReader<'a> {
         let odd = || PickleError::unsupported(format!("a graph node of class {name:?} has an unknown layout"));
         let mut effects = self.arena.effects(id);
         let (Some(Effect::Build(state)), None) = (effects.next(), effects.next()) else { return Err(odd()) };
-        let slots = self.arena.sequence(state).ok_or_else(odd)?;
+        let slots = self.arena.short_sequence(state).ok_or_else(odd)?;
         let (class, known) = match name {
             Some((TASK_SPEC, "Task")) => (NodeClass::Task, slots.len() == TASK_SLOTS),
             Some((TASK_SPEC, "List" | "Tuple" | "Set" | "Dict")) => {
@@ -106,6 +135,12 @@ impl<'a> TaskReader<'a> {
             _ => None,
         });
         let dependencies = dependencies.filter(|_| known).ok_or_else(odd)?;
+        let left = self.dependencies_left.checked_sub(dependencies.len());
+        self.dependencies_left = left.ok_or(PickleError::TooLarge {
+            what: "a dependency count",
+            actual: DEPENDENCIES_MAX - self.dependencies_left + dependencies.len(),
+            limit: DEPENDENCIES_MAX,
+        })?;
         let mut dependencies = dependencies.iter().map(|&key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
         // Python's set order changes from process to process.
         dependencies.sort_unstable();
@@ -129,4 +164,8 @@ impl<'a> TaskReader<'a> {
             Some(_) | None => Err(odd()),
         }
     }
+}
+
+fn check_max(what: &'static str, actual: usize, limit: usize) -> Result<(), PickleError> {
+    if actual > limit { Err(PickleError::TooLarge { what, actual, limit }) } else { Ok(()) }
 }

@@ -30,8 +30,8 @@ pub(crate) struct Writer<'a> {
 enum Work {
     Node(NodeId),
     Finish(NodeId),
-    Effect(u32),
-    EffectEnd(u32),
+    Effect(NodeId, u32),
+    EffectEnd(NodeId, u32),
 }
 
 /// Opcodes and the numbers of the out-of-band buffers they ask for.
@@ -117,8 +117,8 @@ impl<'a> Writer<'a> {
             match work {
                 Work::Node(id) => self.start(id),
                 Work::Finish(id) => self.complete(id),
-                Work::Effect(link) => self.start_effect(link),
-                Work::EffectEnd(link) => self.complete_effect(link),
+                Work::Effect(id, link) => self.start_effect(id, link),
+                Work::EffectEnd(id, link) => self.complete_effect(id, link),
             }
             self.check_size()?;
         }
@@ -260,12 +260,12 @@ impl<'a> Writer<'a> {
         if self.arena.is_shared(id) {
             self.memoise(id);
         }
-        self.work.extend(self.arena.first_effect(id).map(Work::Effect));
+        self.work.extend(self.arena.first_effect(id).map(|link| Work::Effect(id, link)));
     }
 
-    fn start_effect(&mut self, link: u32) {
-        self.work.push(Work::EffectEnd(link));
-        match self.arena.effect(link).0 {
+    fn start_effect(&mut self, id: NodeId, link: u32) {
+        self.work.push(Work::EffectEnd(id, link));
+        match self.arena.effect(id, link).0 {
             Effect::Append(item) | Effect::Build(item) => self.nodes(&[item]),
             Effect::SetItem(a, b) | Effect::Call { function: a, args: b } => self.nodes(&[a, b]),
             Effect::Appends(items) | Effect::SetItems(items) | Effect::AddItems(items) => {
@@ -275,8 +275,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn complete_effect(&mut self, link: u32) {
-        let (effect, next) = self.arena.effect(link);
+    fn complete_effect(&mut self, id: NodeId, link: u32) {
+        let (effect, next) = self.arena.effect(id, link);
         match effect {
             Effect::Append(_) => self.out.push(op::APPEND),
             Effect::Appends(_) => self.out.push(op::APPENDS),
@@ -286,6 +286,6 @@ impl<'a> Writer<'a> {
             Effect::Build(_) => self.out.push(op::BUILD),
             Effect::Call { .. } => self.out.extend([op::REDUCE, op::POP]),
         }
-        self.work.extend(next.map(Work::Effect));
+        self.work.extend(next.map(|link| Work::Effect(id, link)));
     }
 }
