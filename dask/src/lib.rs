@@ -1,3 +1,4 @@
 //! (crate docs)
 
+pub mod cli;
 pub mod logging;
