@@ -1,0 +1,1 @@
+"""Runs the Python side of a dask-rs worker."""

@@ -1,0 +1,107 @@
+"""The Python process of a worker: runs tasks and keeps their results. Started by the worker, ends with it."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+
+PR_SET_PDEATHSIG = 1
+TEARDOWN_SECONDS_MAX = 5
+
+
+def _die_with_parent():
+    parent = int(os.environ["DASK_RS_WORKER_PID"])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    # The worker process decides when to stop; a Ctrl-C of the terminal reaches both.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+
+def _read(link, worker):
+    from . import calls, tasks
+
+    def dispatch(message):
+        op = message["op"]
+        if op == "execute":
+            tasks.start(worker, message)
+        elif op == "drop":
+            for key in message["keys"]:
+                worker.data.pop(key, None)
+                worker.state.actors.pop(key, None)
+        elif op == "fetch":
+            worker.serving.submit(calls.fetch, worker, message)
+        elif op == "measure":
+            worker.serving.submit(calls.measure, worker, message)
+        elif op == "request":
+            worker.loop.add_callback(calls.answer, worker, message)
+        elif op == "stream":
+            worker.loop.add_callback(calls.stream, worker, message)
+        elif op == "delay":
+            worker.scheduler_delay = message["seconds"]
+        elif op == "close":
+            worker.loop.add_callback(_stop, worker)
+
+    try:
+        while True:
+            for message in link.receive():
+                dispatch(message)
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+async def _stop(worker):
+    import asyncio
+
+    try:
+        await asyncio.wait_for(worker.tear_down(), TEARDOWN_SECONDS_MAX)
+    except Exception:
+        worker_logger().exception("Tearing the Python process down failed")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def worker_logger():
+    import logging
+
+    return logging.getLogger("distributed.worker")
+
+
+async def _serve(link, options):
+    import asyncio
+
+    from tornado.ioloop import IOLoop
+
+    from .facade import Worker
+
+    worker = Worker(link, IOLoop.current(), options)
+    await worker.rpc.start()
+    threading.Thread(target=_read, args=(link, worker), name="Dask-Worker-Link", daemon=True).start()
+    link.send({"op": "started"})
+    await asyncio.Event().wait()
+
+
+def main():
+    """Connects to the worker process and serves it until it goes away."""
+    _die_with_parent()
+    import asyncio
+
+    import dask
+    import distributed.worker  # noqa: F401
+    from distributed.versions import get_versions
+
+    from .wire import Link
+
+    link = Link(int(os.environ["DASK_RS_EXECUTOR_FD"]))
+    dask.config.set({"distributed.worker.daemon": False})
+    link.send({"op": "ready", "pid": os.getpid(), "versions": get_versions()})
+    (options,) = link.receive()
+    asyncio.run(_serve(link, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The values that live in this process, and which of them are worth a serialised copy on the other side."""
+
+import collections.abc
+import contextlib
+
+from distributed.protocol import serialize
+
+from .wire import Packed
+
+# Results up to this many bytes are also sent in serialised form, so that peers need not wait for the interpreter.
+SMALL_RESULT_BYTES_MAX = 64 * 1024
+# A copy is only made of values whose parts can all be looked at within this many steps.
+COPY_PARTS_MAX = 256
+
+_SCALARS = (bool, int, float, complex, type(None))
+_TEXTS = (str, bytes, bytearray)
+_CONTAINERS = (tuple, list, set, frozenset)
+
+
+class Values(collections.abc.MutableMapping):
+    """Task results by key. Values received from elsewhere stay packed until they are read."""
+
+    def __init__(self):
+        self._values = {}
+
+    def __getitem__(self, key):
+        value = self._values[key]
+        if isinstance(value, Packed):
+            value = value.load()
+            # Dropped meanwhile: do not bring it back.
+            if key in self._values:
+                self._values[key] = value
+        return value
+
+    def raw(self, key):
+        """The value, or its packed form if nothing needed it so far."""
+        return self._values[key]
+
+    def __setitem__(self, key, value):
+        self._values[key] = value
+
+    def __delitem__(self, key):
+        del self._values[key]
+
+    def __iter__(self):
+        return iter(tuple(self._values))
+
+    def __len__(self):
+        return len(self._values)
+
+
+def small_copy(value, nbytes):
+    """The serialised form of a small plain value as (header, frames), or None.
+
+    Only values made of well-known parts are copied: others may hide a large or costly state behind a small size.
+    """
+    if nbytes > SMALL_RESULT_BYTES_MAX or not _is_plain(value):
+        return None
+    with contextlib.suppress(Exception):
+        header, frames = serialize(value)
+        if sum(memoryview(frame).nbytes for frame in frames) <= SMALL_RESULT_BYTES_MAX:
+            return header, frames
+    return None
+
+
+def _is_plain(value):
+    waiting, seen = [value], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen > COPY_PARTS_MAX:
+            return False
+        kind = type(part)
+        if kind in _SCALARS or kind in _TEXTS:
+            continue
+        if kind in _CONTAINERS:
+            waiting.extend(part)
+        elif kind is dict:
+            waiting.extend(part.keys())
+            waiting.extend(part.values())
+        elif kind.__module__ == "numpy":
+            if getattr(getattr(part, "dtype", None), "hasobject", True):
+                return False
+        elif kind.__module__.split(".")[0] != "pandas" or not hasattr(part, "memory_usage"):
+            return False
+    return True

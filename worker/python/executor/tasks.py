@@ -1,0 +1,195 @@
+"""Running tasks: in a pool's thread, or on the event loop when the task is a coroutine."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from time import time
+
+import dask
+from dask.sizeof import sizeof
+from dask.utils import typename
+from distributed.core import error_message
+from distributed.exceptions import Reschedule
+from distributed.protocol import pickle, serialize
+from distributed.protocol.serialize import Serialized
+from distributed.utils import set_thread_state
+from distributed.worker import _worker_cvar, dumps_function
+
+from .store import small_copy
+
+logger = logging.getLogger("distributed.worker")
+
+# Longest description of a failed task in the log.
+TASK_REPR_CHARACTERS_MAX = 1000
+
+
+def start(worker, message):
+    """Hands an ``execute`` message to the pool that its annotations name."""
+    for key, packed in message["data"].items():
+        worker.data.setdefault(key, packed)
+    name = (message["annotations"] or {}).get("executor", "default")
+    pool = worker.executors.get(name)
+    if pool is None:
+        error = ValueError(f"Invalid executor {name!r}; expected one of: {sorted(worker.executors)}")
+        _fail(worker, message, error, time())
+        return
+    try:
+        pool.submit(_run_in_thread, worker, message)
+    except Exception as error:
+        _fail(worker, message, error, time())
+
+
+def _run_in_thread(worker, message):
+    try:
+        token = _worker_cvar.set(worker)
+        try:
+            spec = message["spec"].load()
+            data = {key: _dependency(worker, key) for key in message["dependencies"]}
+        finally:
+            _worker_cvar.reset(token)
+    except Exception as error:
+        _fail(worker, message, error, time())
+        return
+    if getattr(spec, "is_coro", False):
+        worker.loop.add_callback(_run_on_loop, worker, message, spec, data)
+        return
+    key, ident = message["key"], threading.get_ident()
+    started = time()
+    with worker.active_threads_lock:
+        worker.active_threads[ident] = key
+    state = {"start_time": started, "execution_state": worker.execution_state, "key": key}
+    with set_thread_state(**state), _span(message):
+        token = _worker_cvar.set(worker)
+        try:
+            value = spec(data)
+        except (SystemExit, KeyboardInterrupt) as error:
+            worker.exit(error)
+        except BaseException as error:
+            _fail(worker, message, error, started, spec)
+        else:
+            _finish(worker, message, value, started)
+        finally:
+            _worker_cvar.reset(token)
+            with worker.active_threads_lock:
+                del worker.active_threads[ident]
+
+
+async def _run_on_loop(worker, message, spec, data):
+    started = time()
+    token = _worker_cvar.set(worker)
+    try:
+        with _span(message):
+            value = await spec(data)
+    except (SystemExit, KeyboardInterrupt) as error:
+        worker.exit(error)
+    except BaseException as error:
+        _fail(worker, message, error, started, spec)
+    else:
+        _finish(worker, message, value, started)
+    finally:
+        _worker_cvar.reset(token)
+
+
+def _span(message):
+    annotations = message["annotations"] or {}
+    if "span" in annotations:
+        return dask.annotate(span=annotations["span"])
+    return contextlib.nullcontext()
+
+
+def _dependency(worker, key):
+    if key in worker.state.actors:
+        return worker.actor_proxy(key)
+    return worker.data[key]
+
+
+def _finish(worker, message, value, started):
+    stopped = time()
+    key = message["key"]
+    try:
+        nbytes = int(sizeof(value))
+        if message["actor"]:
+            worker.state.actors[key] = value
+            copy = serialize(worker.actor_proxy(key))
+        else:
+            worker.data[key] = value
+            copy = small_copy(value, nbytes)
+        report = {
+            "op": "finished",
+            "key": key,
+            "run_id": message["run_id"],
+            "nbytes": nbytes,
+            "type": type_pickle(type(value)),
+            "typename": typename(type(value)),
+            "thread": threading.get_ident(),
+            "start": started,
+            "stop": stopped,
+            "value": Serialized(*copy) if copy else None,
+        }
+    except Exception as error:
+        _fail(worker, message, error, started)
+        return
+    worker.link.send(report)
+
+
+def type_pickle(kind):
+    """The pickled class, or its pickled name if it cannot be pickled."""
+    try:
+        return dumps_function(kind)
+    except Exception:
+        return pickle.dumps(kind.__name__)
+
+
+def _fail(worker, message, error, started, spec=None):
+    """Reports an error. Called inside the handler of that error, or for one that was never raised."""
+    stopped = time()
+    if isinstance(error, Reschedule):
+        worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
+        return
+    report = _described(error)
+    logger.error(
+        "Compute Failed\nKey:       %s\nState:     executing\nTask:  %s\nException: %r\nTraceback: %r\n",
+        message["key"],
+        _task_repr(spec),
+        report["exception_text"],
+        report["traceback_text"],
+    )
+    report.update(
+        op="erred",
+        key=message["key"],
+        run_id=message["run_id"],
+        thread=threading.get_ident(),
+        start=started,
+        stop=stopped,
+    )
+    worker.link.send(report)
+
+
+def _task_repr(spec):
+    try:
+        return repr(spec)[:TASK_REPR_CHARACTERS_MAX]
+    except Exception:
+        return "<no repr>"
+
+
+def _described(error):
+    if error.__traceback__ is not None and error.__traceback__.tb_frame.f_code.co_filename == __file__:
+        # This file's frame says nothing about the user's code.
+        error.__traceback__ = error.__traceback__.tb_next
+    if sys.exc_info()[1] is error:
+        return error_message(error)
+    try:
+        raise error
+    except BaseException as raised:
+        raised.__traceback__ = None
+        return error_message(raised)
+
+
+def exit_status(error):
+    """The status a process would end with that let this SystemExit or KeyboardInterrupt pass."""
+    code = getattr(error, "code", 1)
+    if code is None:
+        return os.EX_OK
+    return code & 0xFF if isinstance(code, int) else 1

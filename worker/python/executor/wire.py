@@ -1,0 +1,167 @@
+"""Messages between the worker process and this one.
+
+The framing is that of dask's TCP connections. A message is a batch (an array of maps); user data in it is left
+undecoded as ``Packed`` until a task needs it, so that the thread that reads never runs user code.
+"""
+
+import collections
+import os
+import socket
+import struct
+import threading
+
+import msgpack
+from distributed.protocol import dumps, pickle
+from distributed.protocol.core import decompress
+from distributed.protocol.serialize import Serialized, merge_and_deserialize
+from distributed.protocol.utils import msgpack_opts
+from distributed.utils import ensure_memoryview
+
+try:
+    from distributed.protocol.utils import host_array
+except ImportError:
+    host_array = bytearray
+
+# Frames up to this size are copied into one buffer; larger ones are sent from where they are.
+JOIN_BYTES_MAX = 64 * 1024
+# The kernel takes at most this many buffers in one call (IOV_MAX).
+SEND_BUFFERS_MAX = 512
+READ_BUFFER_BYTES = 256 * 1024
+
+
+class Packed:
+    """User data as it travelled. ``load`` decodes it; the same object decodes once."""
+
+    __slots__ = ("header", "frames", "_lock", "_value", "_loaded")
+
+    def __init__(self, header, frames):
+        self.header = header
+        self.frames = frames
+        self._lock = threading.Lock()
+        self._loaded = False
+        self._value = None
+
+    def load(self):
+        """The decoded value. Raises what its pickle raises."""
+        with self._lock:
+            if not self._loaded:
+                self._value = self._decode()
+                self._loaded = True
+            return self._value
+
+    def _decode(self):
+        frames = self.frames
+        if "compression" in self.header:
+            frames = decompress(self.header, frames)
+        if "pickled-obj" in self.header:
+            return pickle.loads(self.header["pickled-obj"], buffers=frames)
+        return merge_and_deserialize(self.header, frames)
+
+    def relay(self):
+        """The same data for an outgoing message."""
+        return Serialized(self.header, self.frames)
+
+
+def _decode_tagged(obj):
+    if "__Set__" in obj:
+        return set(obj["as-list"])
+    return obj
+
+
+def _unpack(data, object_hook):
+    return msgpack.loads(data, object_hook=object_hook, use_list=False, **msgpack_opts)
+
+
+def decode(frames):
+    """The batch in these frames, user data undecoded."""
+
+    def hook(obj):
+        offset = obj.get("__Serialized__") or obj.get("__Pickled__")
+        if type(offset) is int and offset > 0:
+            header = _unpack(frames[offset], _decode_tagged)
+            start = offset + 1
+            return Packed(header, frames[start : start + header["num-sub-frames"]])
+        return _decode_tagged(obj)
+
+    return _unpack(frames[0], hook)
+
+
+def loaded(value):
+    """``value`` with everything packed in it decoded (arguments of remote calls)."""
+    if isinstance(value, Packed):
+        return value.load()
+    if isinstance(value, dict):
+        return {k: loaded(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(loaded(v) for v in value)
+    return value
+
+
+class Link:
+    """The socket to the worker process: one thread reads, any thread sends."""
+
+    def __init__(self, fd):
+        self.sock = socket.socket(fileno=fd)
+        self.sock.setblocking(True)
+        self._reader = self.sock.makefile("rb", buffering=READ_BUFFER_BYTES)
+        self._queue = collections.deque()
+        self._sending = threading.Lock()
+
+    def receive(self):
+        """The next batch; raises EOFError when the worker is gone."""
+        (size,) = struct.unpack("<Q", self._exactly(8))
+        prelude = self._exactly(8)
+        (count,) = struct.unpack("<Q", prelude)
+        lengths = struct.unpack(f"<{count}Q", self._exactly(8 * count))
+        batch = decode([self._exactly(n) for n in lengths])
+        return batch if isinstance(batch, (tuple, list)) else (batch,)
+
+    def _exactly(self, size):
+        if size <= JOIN_BYTES_MAX:
+            data = self._reader.read(size)
+            if len(data) != size:
+                raise EOFError
+            return data
+        target = memoryview(host_array(size)).cast("B")
+        filled = 0
+        while filled < size:
+            n = self._reader.readinto(target[filled:])
+            if not n:
+                raise EOFError
+            filled += n
+        return target
+
+    def send(self, message):
+        """Queues one message. Whoever finds the socket free sends all that is queued as one batch."""
+        self._queue.append(message)
+        while self._queue and self._sending.acquire(blocking=False):
+            try:
+                batch = []
+                while self._queue:
+                    batch.append(self._queue.popleft())
+                if batch:
+                    self._write(dumps(batch))
+            except OSError:
+                # Without the worker process there is nobody to work for.
+                os._exit(0)
+            finally:
+                self._sending.release()
+
+    def _write(self, frames):
+        views = [ensure_memoryview(frame) for frame in frames]
+        lengths = [view.nbytes for view in views]
+        prelude = struct.pack(f"<{len(lengths) + 1}Q", len(lengths), *lengths)
+        head = struct.pack("<Q", len(prelude) + sum(lengths)) + prelude
+        small = [head]
+        for view in views:
+            if view.nbytes <= JOIN_BYTES_MAX:
+                small.append(view)
+            else:
+                self.sock.sendall(b"".join(small))
+                self.sock.sendall(view)
+                small = []
+            if len(small) >= SEND_BUFFERS_MAX:
+                self.sock.sendall(b"".join(small))
+                small = []
+        if small:
+            self.sock.sendall(b"".join(small))
