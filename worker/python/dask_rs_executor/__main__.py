@@ -96,7 +96,7 @@ def main():
 
     from .wire import Link
 
-    link = Link(int(os.environ["DASK_RS_EXECUTOR_FD"]))
+    link = Link(int(os.environ["DASK_PARENT_FD"]))
     dask.config.set({"distributed.worker.daemon": False})
     link.send({"op": "ready", "pid": os.getpid(), "versions": get_versions()})
     (options,) = link.receive()

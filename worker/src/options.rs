@@ -1,0 +1,95 @@
+//! What a worker needs to know to start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dask_protocol::comm::CommConfig;
+use dask_protocol::logs::LogRing;
+use dask_protocol::message::Resources;
+use dask_protocol::{Address, Value};
+
+use crate::native::Registry;
+
+/// Which Python runs user code.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PythonChoice {
+    /// The first found of `DASK_PYTHON`, the active virtual environment, `python3` and `python`. Without any, or
+    /// without `distributed` in it, the worker says so and runs native tasks only.
+    #[default]
+    Auto,
+    /// This interpreter; without it the worker does not start.
+    Path(PathBuf),
+    /// None: native tasks only.
+    Off,
+}
+
+/// How to start a [`Worker`](crate::Worker). [`WorkerOptions::new`] fills in what upstream's worker defaults to.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The scheduler to join.
+    pub scheduler: Address,
+    /// Text or number, unique in the cluster; nil for the worker's address.
+    pub name: Value,
+    /// Tasks that run at the same time.
+    pub nthreads: u32,
+    /// Bytes; `None` for no limit.
+    pub memory_limit: Option<u64>,
+    /// Resources that tasks may ask for.
+    pub resources: Resources,
+    /// Where `dask-scratch-space/worker-...` is made; the system's temporary directory by default.
+    pub local_directory: Option<PathBuf>,
+    /// Where to listen, such as `tcp://:0`.
+    pub listen_address: Address,
+    /// The address to tell peers, when it is not the one listened on.
+    pub contact_address: Option<Address>,
+    /// `host:port` of the HTTP server (`:0` takes any port); `None` for no server.
+    pub dashboard_address: Option<String>,
+    /// Which Python runs user code.
+    pub python: PythonChoice,
+    /// The nanny that started this process.
+    pub nanny: Option<Address>,
+    /// How connections are made, including certificates.
+    pub comm: CommConfig,
+    /// How long to wait for the scheduler at start; `None` for ever.
+    pub death_timeout: Option<Duration>,
+    /// When to retire and close; `None` for never.
+    pub lifetime: Option<Duration>,
+    /// Memory fraction at which the worker pauses (`distributed.worker.memory.pause`); `None` for never.
+    pub pause_fraction: Option<f64>,
+    /// The native tasks this worker can run.
+    pub registry: Registry,
+    /// Recent log records, for `get_logs`.
+    pub logs: LogRing,
+}
+
+/// Memory fraction at which a worker pauses, as upstream.
+pub const PAUSE_FRACTION_DEFAULT: f64 = 0.80;
+
+impl WorkerOptions {
+    /// One thread, no memory limit, any port, and the native tasks of this binary.
+    ///
+    /// # Errors
+    /// [`crate::native::RegistryError`] when two native tasks have the same name.
+    pub fn new(scheduler: Address) -> Result<WorkerOptions, crate::native::RegistryError> {
+        let listen_address = Address::new(format!("{}://:0", scheduler.scheme()));
+        Ok(WorkerOptions {
+            scheduler,
+            name: Value::Nil,
+            nthreads: 1,
+            memory_limit: None,
+            resources: Resources::default(),
+            local_directory: None,
+            listen_address,
+            contact_address: None,
+            dashboard_address: Some(":0".to_owned()),
+            python: PythonChoice::Auto,
+            nanny: None,
+            comm: CommConfig::default(),
+            death_timeout: None,
+            lifetime: None,
+            pause_fraction: Some(PAUSE_FRACTION_DEFAULT),
+            registry: Registry::from_binary()?,
+            logs: LogRing::new(),
+        })
+    }
+}
