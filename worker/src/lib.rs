@@ -1,5 +1,15 @@
 //! The worker: [`state`] decides, the shell around it moves bytes and runs tasks.
+//!
+//! Read [`Worker`] and [`WorkerOptions`] first.
 
+mod clock;
+mod executor;
 pub mod native;
+mod options;
 pub mod server;
 pub mod state;
+pub mod store;
+
+pub use executor::python::PythonError;
+pub use server::{Closed, End, StartError, Worker};
+pub use options::{PAUSE_FRACTION_DEFAULT, PythonChoice, TlsFiles, WorkerOptions};

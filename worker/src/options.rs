@@ -23,6 +23,17 @@ pub enum PythonChoice {
     Off,
 }
 
+/// The worker's certificates, each a path or PEM text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authority.
+    pub ca: String,
+    /// The certificate.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
 /// How to start a [`Worker`](crate::Worker). [`WorkerOptions::new`] fills in what upstream's worker defaults to.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -50,6 +61,8 @@ pub struct WorkerOptions {
     pub nanny: Option<Address>,
     /// How connections are made, including certificates.
     pub comm: CommConfig,
+    /// The same certificates as text, for the Python process's own connections.
+    pub tls_files: Option<TlsFiles>,
     /// How long to wait for the scheduler at start; `None` for ever.
     pub death_timeout: Option<Duration>,
     /// When to retire and close; `None` for never.
@@ -85,6 +98,7 @@ impl WorkerOptions {
             python: PythonChoice::Auto,
             nanny: None,
             comm: CommConfig::default(),
+            tls_files: None,
             death_timeout: None,
             lifetime: None,
             pause_fraction: Some(PAUSE_FRACTION_DEFAULT),

@@ -7,6 +7,8 @@ import sys
 import threading
 
 PR_SET_PDEATHSIG = 1
+# Tells the worker that the packages it needs are not there.
+IMPORT_FAILED_STATUS = 78
 TEARDOWN_SECONDS_MAX = 5
 
 
@@ -88,13 +90,17 @@ async def _serve(link, options):
 def main():
     """Connects to the worker process and serves it until it goes away."""
     _die_with_parent()
-    import asyncio
+    try:
+        import asyncio
 
-    import dask
-    import distributed.worker  # noqa: F401
-    from distributed.versions import get_versions
+        import dask
+        from distributed.versions import get_versions
 
-    from .wire import Link
+        from . import calls, facade  # noqa: F401
+        from .wire import Link
+    except ImportError as error:
+        print(f"{sys.executable}: {error}", file=sys.stderr)
+        os._exit(IMPORT_FAILED_STATUS)
 
     link = Link(int(os.environ["DASK_PARENT_FD"]))
     dask.config.set({"distributed.worker.daemon": False})

@@ -178,6 +178,10 @@ class Worker(upstream.Worker):
         """Tells the worker process which remote calls plugins answer here."""
         self.link.send({"op": "handlers", "calls": list(self.handlers), "stream": list(self.stream_handlers)})
 
+    def has(self, key):
+        """Whether a value or an actor of this key is here."""
+        return key in self.data or key in self.state.actors
+
     def actor_proxy(self, key):
         """The proxy that stands for an actor of this worker wherever its value is asked for."""
         return Actor(type(self.state.actors[key]), self.address, key, self)

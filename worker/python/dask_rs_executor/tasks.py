@@ -18,6 +18,7 @@ from distributed.utils import set_thread_state
 from distributed.worker import _worker_cvar, dumps_function
 
 from .store import small_copy
+from .wire import Packed
 
 logger = logging.getLogger("distributed.worker")
 
@@ -35,18 +36,20 @@ def start(worker, message):
         error = ValueError(f"Invalid executor {name!r}; expected one of: {sorted(worker.executors)}")
         _fail(worker, message, error, time())
         return
+    # Taken here, because the values may be dropped before a thread is free.
+    found = {key: _dependency(worker, key) for key in message["dependencies"] if worker.has(key)}
     try:
-        pool.submit(_run_in_thread, worker, message)
+        pool.submit(_run_in_thread, worker, message, found)
     except Exception as error:
         _fail(worker, message, error, time())
 
 
-def _run_in_thread(worker, message):
+def _run_in_thread(worker, message, found):
     try:
         token = _worker_cvar.set(worker)
         try:
             spec = message["spec"].load()
-            data = {key: _dependency(worker, key) for key in message["dependencies"]}
+            data = {key: _value(found[key]) for key in message["dependencies"]}
         finally:
             _worker_cvar.reset(token)
     except Exception as error:
@@ -102,7 +105,11 @@ def _span(message):
 def _dependency(worker, key):
     if key in worker.state.actors:
         return worker.actor_proxy(key)
-    return worker.data[key]
+    return worker.data.raw(key)
+
+
+def _value(dependency):
+    return dependency.load() if isinstance(dependency, Packed) else dependency
 
 
 def _finish(worker, message, value, started):

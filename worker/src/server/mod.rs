@@ -1,3 +1,426 @@
 //! The worker's shell: connections, processes and clocks around [`state`](crate::state).
+//!
+//! [`Worker::start`] assembles the parts; the driver then owns the state, and everything else talks to it by messages.
 
+mod calls;
+mod connection;
+mod directory;
+mod driver;
+mod gather;
+mod heartbeat;
+mod http;
+mod memory;
+mod metrics;
+mod monitor;
 pub mod nanny_link;
+mod python_events;
+mod registration;
+mod serve_data;
+pub(crate) mod shared;
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dask_protocol::comm::{BatchedSender, Comm, ConnectionPool, Listener};
+use dask_protocol::message::{CloseStream, LogEvent, RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
+use dask_protocol::{Address, CommError, Value};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::executor::native::NativePool;
+use crate::executor::python::message::{Introduction, TlsPaths, ToPython};
+use crate::executor::python::{Interpreter, PythonError, PythonReader};
+use crate::options::WorkerOptions;
+use crate::state::{Config, Event, State};
+use directory::LocalDirectory;
+use driver::{Driver, Ended};
+use shared::{Identity, Input, Shared, stimulus};
+
+const LOGGER: &str = "distributed.worker";
+const LINE: &str = "-------------------------------------------------";
+
+/// Share of the memory limit that transfers to us may take (`distributed.worker.memory.transfer`).
+const TRANSFER_FRACTION: f64 = 0.10;
+/// How long a closing worker waits for its Python process and for its last messages to be sent.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The scheduler could not be reached.
+    #[error("could not join scheduler {scheduler}: {error}")]
+    Scheduler {
+        /// Which.
+        scheduler: Address,
+        /// The last failure.
+        error: CommError,
+    },
+    /// The scheduler does not want this worker.
+    #[error("scheduler {scheduler} refused this worker: {reason}")]
+    Refused {
+        /// Which.
+        scheduler: Address,
+        /// Its words.
+        reason: String,
+    },
+    /// The address to listen on cannot be used.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] CommError),
+    /// The local directory, the HTTP port or a thread was refused by the system.
+    #[error("{what}: {error}")]
+    System {
+        /// What was asked for.
+        what: String,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The interpreter that was named cannot serve.
+    #[error(transparent)]
+    Python(#[from] PythonError),
+}
+
+/// How a worker ended, and what that means for its process and nanny.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// For good: the nanny should not start another one.
+    Leaving,
+    /// The nanny may start another one.
+    Restarting,
+    /// Its Python process died with this status. The worker's process should end the same way, so that whoever watches
+    /// it (nanny, operator, scheduler) sees a death and not a farewell.
+    Died(ExitStatus),
+}
+
+/// The end of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Why.
+    pub reason: String,
+    /// For whom to draw which conclusion.
+    pub end: End,
+}
+
+impl Closed {
+    /// An end for good.
+    pub fn leaving(reason: impl Into<String>) -> Closed {
+        Closed { reason: reason.into(), end: End::Leaving }
+    }
+
+    /// An end after which a nanny starts another worker.
+    pub fn restarting(reason: impl Into<String>) -> Closed {
+        Closed { reason: reason.into(), end: End::Restarting }
+    }
+}
+
+/// A running worker. It ends with [`Worker::close`], or on its own when the scheduler is gone; dropping the handle does
+/// not end it.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    address: Address,
+    shared: Arc<Shared>,
+    closed: watch::Receiver<Option<Closed>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("address", &self.identity.address).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Starts a worker: listens, starts Python, registers. Returns once the scheduler has accepted it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: WorkerOptions) -> Result<Worker, StartError> {
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |error| StartError::System { what, error }
+        };
+        let directory = LocalDirectory::create(options.local_directory.as_deref()).map_err(system("local directory"))?;
+        let listener = Listener::bind(&options.listen_address, &options.comm).await?;
+        let http = match &options.dashboard_address {
+            Some(address) => Some(http::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),
+            None => None,
+        };
+        let dashboard_port = http.as_ref().and_then(|http| http.local_addr().ok()).map(|bound| bound.port());
+        let interpreter = Interpreter::start(&options.python, &directory.path()).await?;
+        let native = NativePool::start(options.nthreads).map_err(system("threads"))?;
+
+        let scheduler_ip = options.scheduler.host().parse().ok();
+        let address =
+            options.contact_address.clone().unwrap_or_else(|| listener.contact_address_towards(scheduler_ip));
+        let identity = Identity {
+            id: format!("Worker-{}", uuid::Uuid::new_v4()),
+            name: registration::name_or_address(&options.name, &address),
+            address: address.clone(),
+            nthreads: options.nthreads,
+            memory_limit: options.memory_limit,
+            scheduler: options.scheduler.clone(),
+            nanny: options.nanny.clone(),
+            local_directory: directory.path(),
+        };
+        announce(&identity, &listener, &options, dashboard_port);
+        let (inbox, inputs) = mpsc::unbounded_channel();
+        let versions = interpreter.as_ref().map_or_else(own_versions, |it| it.versions().clone());
+        let kept = (options.logs.clone(), options.registry.clone());
+        let pool = ConnectionPool::new(options.comm.clone());
+        let shared = Arc::new(Shared::new(identity, versions, kept, pool, native, inbox));
+        let reader = match interpreter {
+            Some(interpreter) => Some(start_python(&shared, interpreter, &options).await?),
+            None => None,
+        };
+        tokio::spawn(connection::accept(Arc::clone(&shared), listener));
+        if let Some(http) = http {
+            tokio::spawn(http::serve(Arc::clone(&shared), http));
+        }
+        if let Some(reader) = reader {
+            tokio::spawn(python_events::run(Arc::clone(&shared), reader));
+        }
+        let registered =
+            registration::register(&shared, &options.comm, &options.resources, dashboard_port, options.death_timeout);
+        let (comm, reply) = match registered.await {
+            Ok(registered) => registered,
+            Err(error) => {
+                shared.stop.cancel();
+                return Err(error);
+            }
+        };
+        Ok(run(shared, directory, &options, comm, inputs, reply).await)
+    }
+
+    /// Its contact address.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Closes the worker for good and waits until it is closed. When it is closing already, the first reason counts.
+    pub async fn close(&self, reason: impl Into<String>) -> Closed {
+        self.close_as(Closed::leaving(reason)).await
+    }
+
+    /// As [`Worker::close`], saying what a nanny should make of it.
+    pub async fn close_as(&self, closed: Closed) -> Closed {
+        self.shared.request_close(closed);
+        self.closed().await
+    }
+
+    /// Waits until the worker is closed, for whatever reason.
+    pub async fn closed(&self) -> Closed {
+        let mut closed = self.closed.clone();
+        let end = closed.wait_for(Option::is_some).await;
+        end.ok().and_then(|end| end.clone()).unwrap_or_else(|| Closed::leaving("runtime-shutdown"))
+    }
+}
+
+/// The lines upstream's worker prints before it registers.
+fn announce(identity: &Identity, listener: &Listener, options: &WorkerOptions, dashboard_port: Option<u16>) {
+    let address = &identity.address;
+    info!(target: LOGGER, "      Start worker at: {:>26}", address.as_str());
+    info!(target: LOGGER, "         Listening to: {:>26}", listener.local_address().as_str());
+    match &options.name {
+        Value::Nil => {}
+        Value::Str(name) => info!(target: LOGGER, "          Worker name: {name:>26}"),
+        other => info!(target: LOGGER, "          Worker name: {:>26}", other.as_i64().unwrap_or_default()),
+    }
+    if let Some(port) = dashboard_port {
+        info!(target: LOGGER, "         dashboard at: {:>26}", format!("{}:{port}", address.host()));
+    }
+    info!(target: LOGGER, "Waiting to connect to: {:>26}", options.scheduler.as_str());
+    info!(target: LOGGER, "{LINE}");
+    info!(target: LOGGER, "              Threads: {:>26}", options.nthreads);
+    if let Some(limit) = options.memory_limit {
+        info!(target: LOGGER, "               Memory: {:>26}", memory::format_bytes(limit));
+    }
+    info!(target: LOGGER, "      Local Directory: {:>26}", identity.local_directory.display().to_string());
+    info!(target: LOGGER, "{LINE}");
+}
+
+/// The versions payload of a worker without Python.
+fn own_versions() -> Value {
+    let host = Value::map([("OS", std::env::consts::OS.into()), ("machine", std::env::consts::ARCH.into())]);
+    let packages = Value::map([("dask-rs", env!("CARGO_PKG_VERSION").into())]);
+    Value::map([("host", host), ("packages", packages)])
+}
+
+async fn start_python(
+    shared: &Arc<Shared>,
+    interpreter: Interpreter,
+    options: &WorkerOptions,
+) -> Result<PythonReader, PythonError> {
+    let identity = &shared.identity;
+    let tls = options.tls_files.as_ref().map(|files| TlsPaths::new(files, options.comm.require_encryption));
+    let introduction = Introduction {
+        address: identity.address.clone(),
+        id: identity.id.clone(),
+        name: identity.name.clone(),
+        nthreads: identity.nthreads,
+        scheduler: identity.scheduler.clone(),
+        nanny: identity.nanny.clone(),
+        local_directory: identity.local_directory.display().to_string(),
+        memory_limit: identity.memory_limit,
+        resources: options.resources.clone(),
+        scheduler_delay: 0.0,
+        tls,
+    };
+    let (python, reader) = interpreter.introduce(introduction).await?;
+    // The cell was made a moment ago and only this function fills it.
+    let _ = shared.python.set(Arc::new(python));
+    Ok(reader)
+}
+
+/// Starts what keeps a registered worker going.
+async fn run(
+    shared: Arc<Shared>,
+    directory: LocalDirectory,
+    options: &WorkerOptions,
+    comm: Comm,
+    inbox: mpsc::UnboundedReceiver<Input>,
+    reply: RegisterWorkerReply,
+) -> Worker {
+    let (stream, writer) = comm.split();
+    // Registration happens once, so the cell is empty.
+    let _ = shared.stream.set(BatchedSender::spawn(writer));
+    shared.set_status(WorkerStatus::Running);
+    let driver = Driver { shared: Arc::clone(&shared), state: State::new(config(&shared, options), shared.clock.now()), stream, inbox };
+    let driven = tokio::spawn(driver.run());
+    shared.send(WorkerStatusChange { status: WorkerStatus::Running, stimulus_id: stimulus("worker-status-change") });
+    add_plugins(&shared, reply).await;
+    info!(target: LOGGER, "        Registered to: {:>26}", shared.identity.scheduler.as_str());
+    info!(target: LOGGER, "{LINE}");
+    info!(target: "distributed.core", "Starting established connection to {}", shared.identity.scheduler);
+    tokio::spawn(heartbeat::run(Arc::clone(&shared)));
+    tokio::spawn(heartbeat::keep_alive(Arc::clone(&shared)));
+    tokio::spawn(watch_loop(Arc::clone(&shared)));
+    if let (Some(limit), Some(fraction)) = (options.memory_limit, options.pause_fraction) {
+        tokio::spawn(memory::run(Arc::clone(&shared), limit, fraction));
+    }
+    if let Some(lifetime) = options.lifetime {
+        tokio::spawn(retire_after(Arc::clone(&shared), lifetime));
+    }
+    let (ended, closed) = watch::channel(None);
+    tokio::spawn(supervise(Arc::clone(&shared), driven, directory, ended));
+    Worker { address: shared.identity.address.clone(), shared, closed }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of the limit")]
+fn config(shared: &Shared, options: &WorkerOptions) -> Config {
+    let mut config = Config::new(shared.identity.address.clone(), options.nthreads);
+    config.resources = options.resources.clone();
+    config.transfer_incoming_bytes_max = options.memory_limit.map(|limit| (limit as f64 * TRANSFER_FRACTION) as u64);
+    config.seed = uuid::Uuid::new_v4().as_u64_pair().0;
+    config
+}
+
+/// Sets up the plugins that the scheduler has for every worker.
+async fn add_plugins(shared: &Arc<Shared>, reply: RegisterWorkerReply) {
+    let Some(python) = shared.python() else { return };
+    for (name, plugin) in reply.worker_plugins {
+        let request = Value::map([("op", "plugin-add".into()), ("plugin", plugin.into()), ("name", name.clone().into())]);
+        match python.request(request, shared.identity.scheduler.clone()).await {
+            Ok(reply) if reply.get("status").and_then(Value::as_str) == Some("OK") => {}
+            Ok(reply) => {
+                let text = reply.get("exception_text").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
+                warn!(target: LOGGER, "Worker plugin {name} failed to set up: {text}");
+            }
+            // The process's end is noticed and handled where it is read.
+            Err(PythonError::Gone | PythonError::Unusable(_)) => return,
+        }
+    }
+}
+
+async fn watch_loop(shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        () = shared.metrics.watch_loop() => {}
+    }
+}
+
+/// Asks the scheduler to retire this worker when its time is over, then closes.
+async fn retire_after(shared: Arc<Shared>, lifetime: Duration) {
+    #[derive(serde::Serialize)]
+    struct Retire {
+        workers: Vec<Address>,
+        close_workers: bool,
+        remove: bool,
+        stimulus_id: dask_protocol::message::StimulusId,
+    }
+    tokio::select! {
+        () = shared.stop.cancelled() => return,
+        () = tokio::time::sleep(lifetime) => {}
+    }
+    let address = shared.identity.address.clone();
+    info!(target: LOGGER, "Closing worker gracefully: {address}. Reason: worker-lifetime-reached");
+    let request = Retire {
+        workers: vec![address],
+        close_workers: false,
+        remove: true,
+        stimulus_id: stimulus("worker-close-gracefully"),
+    };
+    let retired: Result<Value, CommError> = shared.pool.call(&shared.identity.scheduler, "retire_workers", &request).await;
+    if let Err(error) = retired {
+        warn!(target: LOGGER, "could not hand data over before closing: {error}");
+    }
+    shared.request_close(Closed::leaving("worker-lifetime-reached"));
+}
+
+/// Waits for the end and carries it out.
+async fn supervise(
+    shared: Arc<Shared>,
+    mut driven: tokio::task::JoinHandle<Ended>,
+    directory: LocalDirectory,
+    ended: watch::Sender<Option<Closed>>,
+) {
+    let closed = tokio::select! {
+        closed = shared.close_request() => closed,
+        end = &mut driven => {
+            if matches!(end, Ok(Ended::Stopped)) { shared.close_request().await } else { stream_lost(&shared) }
+        }
+    };
+    shared.request_close(closed.clone());
+    info!(target: LOGGER, "Stopping worker at {}. Reason: {}", shared.identity.address, closed.reason);
+    match &closed.end {
+        // A death has no farewell: the stream just breaks.
+        End::Died(_) => {
+            if let Some(stream) = shared.stream.get() {
+                stream.abort();
+            }
+        }
+        End::Leaving | End::Restarting => say_farewell(&shared, &closed).await,
+    }
+    shared.stop.cancel();
+    shared.pool.close();
+    drop(directory);
+    ended.send_replace(Some(closed));
+}
+
+fn stream_lost(shared: &Shared) -> Closed {
+    let asked = Closed::leaving("worker-handle-scheduler-connection-broken");
+    shared.request_close(asked.clone());
+    asked
+}
+
+/// Tells the scheduler, tears plugins down, and sends what is left to send.
+async fn say_farewell(shared: &Arc<Shared>, closed: &Closed) {
+    let address = shared.identity.address.as_str();
+    let msg = Value::map([("action", "closing-worker".into()), ("reason", closed.reason.clone().into())]);
+    shared.send(LogEvent { topic: address.into(), msg });
+    shared.notify(Event::Close { stimulus_id: stimulus("worker-close") });
+    // The state's own last messages come before the end of the stream.
+    let settled = async {
+        shared.ask(|_| ()).await;
+        if let Some(python) = shared.python() {
+            python.tell(ToPython::Close {});
+            python.closed().await;
+        }
+        shared.send(CloseStream::default());
+        if let Some(stream) = shared.stream.get() {
+            stream.close();
+            stream.closed().await;
+        }
+    };
+    if tokio::time::timeout(CLOSE_TIMEOUT, settled).await.is_err() {
+        warn!(target: LOGGER, "worker {address} did not close in {} s; ending it", CLOSE_TIMEOUT.as_secs());
+    }
+}

@@ -1,0 +1,192 @@
+//! Where tasks run: native ones on our threads, all others in the Python process.
+
+pub(crate) mod native;
+pub mod python;
+
+use std::sync::Arc;
+
+use dask_protocol::message::{ErrorInfo, RunId, StartStop};
+use dask_protocol::native::{NativeArg, NativeCall, is_native};
+use dask_protocol::pickle::builtin_exception;
+use dask_protocol::{Key, Payload, PayloadKind, Value};
+use rustc_hash::FxHashMap;
+
+use crate::native::{ArgSlot, NativeError, NativeFunction, TaskContext};
+use crate::server::shared::{Shared, stimulus};
+use crate::state::{Event, ExecuteOutcome};
+use crate::store::Stored;
+use native::{Job, Outcome};
+use python::message::{Execute, ToPython};
+
+/// One execution, as the state decided it.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub key: Key,
+    pub run_id: RunId,
+    pub spec: Payload,
+    pub dependencies: Vec<Key>,
+    pub annotations: Value,
+    pub actor: bool,
+}
+
+/// Starts a task. Ends in one `ExecuteDone`.
+pub(crate) fn execute(shared: &Arc<Shared>, task: Task) {
+    let native = task.spec.kind() == PayloadKind::Serialized && is_native(&task.spec).unwrap_or(false);
+    if native {
+        execute_native(shared, task);
+    } else {
+        execute_in_python(shared, task);
+    }
+}
+
+/// Drops values in the Python process.
+pub(crate) fn drop_in_python(shared: &Shared, keys: Vec<Key>) {
+    if let Some(python) = shared.python() {
+        python.tell(ToPython::Drop { keys });
+    }
+}
+
+/// Passes a message of the scheduler's stream to the plugin that handles its op, if there is one.
+pub(crate) fn forward_stream(shared: &Shared, op: &str, message: Value) {
+    let wanted = shared.plugin_handlers().stream.iter().any(|name| name == op);
+    if let (true, Some(python)) = (wanted, shared.python()) {
+        python.tell(ToPython::Stream { message });
+    }
+}
+
+fn execute_in_python(shared: &Arc<Shared>, task: Task) {
+    let Some(python) = shared.python() else {
+        let message = format!(
+            "task {} needs Python, but worker {} has no Python with dask.distributed; start the worker with --python",
+            task.key, shared.identity.address
+        );
+        return fail(shared, &task, "RuntimeError", &message);
+    };
+    let mut data = Vec::new();
+    for key in &task.dependencies {
+        let Some(stored) = shared.store.get(key) else { continue };
+        if stored.in_python {
+            continue;
+        }
+        match outside_python(stored) {
+            Ok(payload) => data.push((key.clone(), payload)),
+            Err(error) => return fail(shared, &task, "TypeError", &error.to_string()),
+        }
+        shared.store.handed_to_python(key);
+    }
+    let Task { key, run_id, spec, dependencies, annotations, actor } = task;
+    let data = data.into_iter().collect();
+    python.tell(ToPython::Execute(Execute { key, run_id, spec, dependencies, data, annotations, actor }));
+}
+
+/// The form in which Python can read a value it does not have.
+fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
+    match (stored.payload, stored.native) {
+        (Some(payload), _) => Ok(payload),
+        (None, Some(value)) => value.to_payload(),
+        (None, None) => unreachable!("a stored value has at least one form"),
+    }
+}
+
+fn execute_native(shared: &Arc<Shared>, task: Task) {
+    let prepared = NativeCall::from_payload(&task.spec)
+        .map_err(|error| error.to_string())
+        .and_then(|call| Ok((*shared.registry.lookup(&call.function).map_err(|e| e.to_string())?, call)));
+    let (function, call) = match prepared {
+        Ok(prepared) => prepared,
+        Err(message) => return fail(shared, &task, "RuntimeError", &message),
+    };
+    // Taken now: the state may drop values while the task waits for a thread.
+    let mut found: FxHashMap<Key, Stored> =
+        task.dependencies.iter().filter_map(|key| Some((key.clone(), shared.store.get(key)?))).collect();
+    let only_python: Vec<Key> = found.iter().filter(|(_, it)| it.native.is_none() && it.payload.is_none()).map(|(key, _)| key.clone()).collect();
+    if only_python.is_empty() {
+        return submit(shared, task, function, &call, &found);
+    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        for (key, payload) in shared.payloads(&only_python).await {
+            if let Some(stored) = found.get_mut(&key) {
+                stored.payload = Some(payload);
+            }
+        }
+        submit(&shared, task, function, &call, &found);
+    });
+}
+
+fn submit(shared: &Arc<Shared>, task: Task, function: NativeFunction, call: &NativeCall, found: &FxHashMap<Key, Stored>) {
+    let args = match call.args.iter().map(|arg| slot(arg, found)).collect::<Result<Vec<_>, _>>() {
+        Ok(args) => args,
+        Err(message) => return fail(shared, &task, "KeyError", &message),
+    };
+    let context = TaskContext { key: task.key.clone(), worker: shared.identity.address.clone() };
+    let done_shared = Arc::clone(shared);
+    let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome));
+    shared.native.submit(Job { function, context, args, done });
+}
+
+fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, String> {
+    match arg {
+        NativeArg::Value(packed) => Ok(ArgSlot::Inline(packed.clone())),
+        NativeArg::Future(key) => match found.get(key) {
+            Some(Stored { native: Some(value), .. }) => Ok(ArgSlot::Native(value.clone())),
+            Some(Stored { payload: Some(payload), .. }) => Ok(ArgSlot::Payload(payload.clone())),
+            Some(_) | None => Err(format!("dependency {key} is not on this worker")),
+        },
+        NativeArg::List(items) => items.iter().map(|item| slot(item, found)).collect::<Result<_, _>>().map(ArgSlot::List),
+    }
+}
+
+fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
+    let delay = shared.clock.delay();
+    let startstops = vec![StartStop {
+        action: "compute".to_owned(),
+        start: outcome.start + delay,
+        stop: outcome.stop + delay,
+        source: None,
+    }];
+    let thread = Value::from(outcome.thread);
+    let (values, ended) = match outcome.result {
+        Ok(value) => {
+            let typename = value.type_name().to_owned();
+            let stored = Stored::native(value);
+            let nbytes = stored.nbytes;
+            let success =
+                ExecuteOutcome::Success { nbytes, typename, type_pickle: None, metadata: Value::Map(Vec::new()), thread, startstops };
+            (vec![(task.key.clone(), stored)], success)
+        }
+        Err(error) => {
+            tracing::error!(target: "distributed.worker", "Compute Failed\nKey:       {}\nException: {error}", task.key);
+            let error = describe("RuntimeError", &error.to_string());
+            (Vec::new(), ExecuteOutcome::Failure { error, thread, startstops })
+        }
+    };
+    finish(shared, values, task, ended);
+}
+
+fn fail(shared: &Arc<Shared>, task: &Task, class: &str, message: &str) {
+    tracing::error!(target: "distributed.worker", "Compute Failed\nKey:       {}\nException: {class}: {message}", task.key);
+    let error = describe(class, message);
+    finish(shared, Vec::new(), task, ExecuteOutcome::Failure { error, thread: Value::Nil, startstops: Vec::new() });
+}
+
+/// A builtin exception that Python clients raise and Rust clients read.
+pub(crate) fn describe(class: &str, message: &str) -> ErrorInfo {
+    let exception = builtin_exception(class, message);
+    ErrorInfo {
+        exception: exception.pickle.into(),
+        traceback: Value::Nil,
+        exception_text: exception.text.into(),
+        traceback_text: "".into(),
+    }
+}
+
+fn finish(shared: &Arc<Shared>, values: Vec<(Key, Stored)>, task: &Task, outcome: ExecuteOutcome) {
+    let (key, run_id) = (task.key.clone(), task.run_id);
+    let what = match &outcome {
+        ExecuteOutcome::Success { .. } => "task-finished",
+        ExecuteOutcome::Failure { .. } => "task-erred",
+        ExecuteOutcome::Reschedule => "reschedule",
+    };
+    shared.notify_with(values, Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus(what) });
+}

@@ -1,0 +1,241 @@
+//! What the worker and its Python process say to each other, in the wire's framing, batched both ways.
+
+use bytes::Bytes;
+use dask_protocol::error::DecodeError;
+use dask_protocol::message::{Pairs, Resources, RunId, StreamMessage};
+use dask_protocol::{Address, Key, Payload, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::options::TlsFiles;
+
+/// Paths of the certificates that Python's own connections use.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TlsPaths {
+    tls_ca_file: String,
+    tls_worker_cert: String,
+    tls_worker_key: String,
+    tls_client_cert: String,
+    tls_client_key: String,
+    require_encryption: bool,
+}
+
+impl TlsPaths {
+    pub(crate) fn new(files: &TlsFiles, require_encryption: bool) -> TlsPaths {
+        let TlsFiles { ca, cert, key } = files.clone();
+        TlsPaths {
+            tls_ca_file: ca,
+            tls_worker_cert: cert.clone(),
+            tls_worker_key: key.clone(),
+            tls_client_cert: cert,
+            tls_client_key: key,
+            require_encryption,
+        }
+    }
+}
+
+/// Who the worker is; the first message, sent alone.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Introduction {
+    pub address: Address,
+    pub id: String,
+    pub name: Value,
+    pub nthreads: u32,
+    pub scheduler: Address,
+    pub nanny: Option<Address>,
+    pub local_directory: String,
+    pub memory_limit: Option<u64>,
+    pub resources: Resources,
+    pub scheduler_delay: f64,
+    pub tls: Option<TlsPaths>,
+}
+
+/// To the Python process.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub(crate) enum ToPython {
+    /// See [`Introduction`].
+    Introduce(Introduction),
+    /// Run a task.
+    Execute(Execute),
+    /// Forget values.
+    Drop { keys: Vec<Key> },
+    /// Serialise values for a peer; answered by a reply.
+    Fetch { id: u64, keys: Vec<Key> },
+    /// Keep values and tell their sizes; answered by a reply.
+    Measure { id: u64, data: Pairs<Key, Payload> },
+    /// Answer a peer's request; answered by a reply.
+    Request { id: u64, request: Value, peer: Address },
+    /// A message of the scheduler's stream for a plugin.
+    Stream { message: Value },
+    /// The scheduler's clock minus ours.
+    Delay { seconds: f64 },
+    /// Tear plugins down and exit.
+    Close {},
+}
+
+/// A task to run, with those of its dependencies that the process does not have.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Execute {
+    pub key: Key,
+    pub run_id: RunId,
+    pub spec: Payload,
+    pub dependencies: Vec<Key>,
+    pub data: Pairs<Key, Payload>,
+    pub annotations: Value,
+    pub actor: bool,
+}
+
+/// From the Python process.
+#[derive(Debug)]
+pub(crate) enum FromPython {
+    Ready(Ready),
+    Started,
+    Finished(Finished),
+    Erred(Erred),
+    Rescheduled(Rescheduled),
+    Seceded(Seceded),
+    Reply(Reply),
+    LogEvent(dask_protocol::message::LogEvent),
+    Handlers(Handlers),
+    Close(Close),
+}
+
+/// `distributed` is imported.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ready {
+    pub pid: u32,
+    pub versions: Value,
+}
+
+/// A task returned.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Finished {
+    pub key: Key,
+    pub run_id: RunId,
+    pub nbytes: i64,
+    #[serde(rename = "type")]
+    pub type_pickle: Option<Bytes>,
+    pub typename: String,
+    pub thread: Value,
+    pub start: f64,
+    pub stop: f64,
+    /// A serialised copy, if the value is small.
+    pub value: Option<Payload>,
+}
+
+/// A task raised.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Erred {
+    pub key: Key,
+    pub run_id: RunId,
+    pub exception: Value,
+    pub traceback: Value,
+    pub exception_text: String,
+    pub traceback_text: String,
+    pub thread: Value,
+    pub start: f64,
+    pub stop: f64,
+}
+
+/// A task raised `Reschedule`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rescheduled {
+    pub key: Key,
+    pub run_id: RunId,
+}
+
+/// A task left its thread pool.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Seceded {
+    pub key: Key,
+    pub compute_duration: f64,
+}
+
+/// The answer to a message with an id.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Reply {
+    pub id: u64,
+    pub reply: Value,
+}
+
+/// Remote calls and stream messages that plugins answer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Handlers {
+    pub calls: Vec<String>,
+    pub stream: Vec<String>,
+}
+
+/// User code closes the worker.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Close {
+    pub nanny: bool,
+    pub reason: String,
+}
+
+impl StreamMessage for FromPython {
+    fn decode(op: &str, element: &[u8]) -> Result<FromPython, DecodeError> {
+        fn read<T: serde::de::DeserializeOwned>(element: &[u8]) -> Result<T, DecodeError> {
+            rmp_serde::from_slice(element).map_err(DecodeError::from)
+        }
+        Ok(match op {
+            "ready" => FromPython::Ready(read(element)?),
+            "started" => FromPython::Started,
+            "finished" => FromPython::Finished(read(element)?),
+            "erred" => FromPython::Erred(read(element)?),
+            "rescheduled" => FromPython::Rescheduled(read(element)?),
+            "seceded" => FromPython::Seceded(read(element)?),
+            "reply" => FromPython::Reply(read(element)?),
+            "log-event" => FromPython::LogEvent(read(element)?),
+            "handlers" => FromPython::Handlers(read(element)?),
+            "close" => FromPython::Close(read(element)?),
+            other => return Err(DecodeError::Body(format!("unknown op {other:?} from the Python process"))),
+        })
+    }
+
+    fn op(&self) -> &'static str {
+        match self {
+            FromPython::Ready(_) => "ready",
+            FromPython::Started => "started",
+            FromPython::Finished(_) => "finished",
+            FromPython::Erred(_) => "erred",
+            FromPython::Rescheduled(_) => "rescheduled",
+            FromPython::Seceded(_) => "seceded",
+            FromPython::Reply(_) => "reply",
+            FromPython::LogEvent(_) => "log-event",
+            FromPython::Handlers(_) => "handlers",
+            FromPython::Close(_) => "close",
+        }
+    }
+}
+
+/// One value of a `measure` reply.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub nbytes: i64,
+    pub copy: Option<Payload>,
+}
+
+/// Reads a `measure` reply; keys the process did not answer for are left out.
+pub(crate) fn measured(reply: Value) -> Vec<(Key, Measured)> {
+    let Value::Map(entries) = reply else { return Vec::new() };
+    let read = |(key, value): (Value, Value)| {
+        let nbytes = value.get("nbytes")?.as_i64()?;
+        let copy = match value.get("value") {
+            Some(Value::Payload(payload)) => Some(payload.clone()),
+            _ => None,
+        };
+        Some((key.to_key()?, Measured { nbytes, copy }))
+    };
+    entries.into_iter().filter_map(read).collect()
+}
+
+/// Reads a `fetch` reply.
+pub(crate) fn fetched(reply: Value) -> Vec<(Key, Payload)> {
+    let Value::Map(entries) = reply else { return Vec::new() };
+    let read = |(key, value): (Value, Value)| match value {
+        Value::Payload(payload) => Some((key.to_key()?, payload)),
+        _ => None,
+    };
+    entries.into_iter().filter_map(read).collect()
+}
+

@@ -1,0 +1,222 @@
+//! The Python process: user code runs there, and the values it makes live there.
+//!
+//! One child process with as many threads as the worker has. We write [`message::ToPython`] and read
+//! [`message::FromPython`]; nothing here ever waits for the interpreter except those who ask it for an answer.
+
+mod interpreter;
+pub(crate) mod message;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dask_protocol::comm::{BatchedSender, Comm, CommReader};
+use dask_protocol::message::Message;
+use dask_protocol::{Address, Key, Payload, Value};
+use tokio::process::Child;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::options::PythonChoice;
+use message::{FromPython, Introduction, Measured, Ready, ToPython};
+
+/// How long an interpreter may take to import `distributed`; a cold network file system can be slow.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Status with which our program says that something it needs cannot be imported.
+const IMPORT_FAILED_STATUS: i32 = 78;
+
+/// Why no Python process is there.
+#[derive(Debug, thiserror::Error)]
+pub enum PythonError {
+    /// No interpreter was found or none has `distributed`.
+    #[error("no usable Python: {0}")]
+    Unusable(String),
+    /// The process ended while it was asked something.
+    #[error("the worker's Python process is gone")]
+    Gone,
+}
+
+/// A process that has imported `distributed` and waits to be told whom it works for.
+#[derive(Debug)]
+pub(crate) struct Interpreter {
+    comm: Comm,
+    child: Child,
+    ready: Ready,
+    path: PathBuf,
+}
+
+impl Interpreter {
+    /// Starts the first interpreter of `choice` that can serve; `None` when none was asked for or found.
+    ///
+    /// # Errors
+    /// [`PythonError::Unusable`] when an interpreter was named and cannot serve.
+    pub(crate) async fn start(choice: &PythonChoice, directory: &Path) -> Result<Option<Interpreter>, PythonError> {
+        let mut reasons = Vec::new();
+        for path in interpreter::candidates(choice) {
+            match Interpreter::try_start(&path, directory).await {
+                Ok(interpreter) => return Ok(Some(interpreter)),
+                Err(reason) => reasons.push(format!("{}: {reason}", path.display())),
+            }
+        }
+        match choice {
+            PythonChoice::Off => Ok(None),
+            PythonChoice::Path(_) => Err(PythonError::Unusable(reasons.join("; "))),
+            PythonChoice::Auto => {
+                warn!(target: "distributed.worker", "No Python with dask.distributed found ({}); running native tasks only",
+                      reasons.join("; "));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn try_start(path: &Path, directory: &Path) -> Result<Interpreter, String> {
+        let (mut child, mut comm) = interpreter::spawn(path, directory).map_err(|e| e.to_string())?;
+        let first = timeout(READY_TIMEOUT, comm.recv()).await;
+        let batch = match first {
+            Err(_) => return Err(format!("did not start within {} s", READY_TIMEOUT.as_secs())),
+            Ok(Err(_)) => {
+                let status = child.wait().await.map_err(|e| e.to_string())?;
+                return Err(match status.code() {
+                    Some(IMPORT_FAILED_STATUS) => "dask.distributed cannot be imported".to_owned(),
+                    _ => format!("ended at start ({status})"),
+                });
+            }
+            Ok(Ok(message)) => message.decode_stream::<FromPython>().map_err(|e| e.to_string())?,
+        };
+        match batch.into_iter().next() {
+            Some(FromPython::Ready(ready)) => Ok(Interpreter { comm, child, ready, path: path.to_owned() }),
+            other => Err(format!("began with {other:?}")),
+        }
+    }
+
+    /// The versions of its packages, for the registration.
+    pub(crate) fn versions(&self) -> &Value {
+        &self.ready.versions
+    }
+
+    /// Tells it whom it works for. What it reports afterwards comes from the returned reader.
+    pub(crate) async fn introduce(self, introduction: Introduction) -> Result<(Python, PythonReader), PythonError> {
+        let Interpreter { mut comm, child, ready, path } = self;
+        debug!(pid = ready.pid, python = %path.display(), "Python process ready");
+        let sent = comm.send_value(&[ToPython::Introduce(introduction)]).await;
+        sent.map_err(|_| PythonError::Gone)?;
+        let (reader, writer) = comm.split();
+        let python = Python {
+            sender: BatchedSender::spawn(writer),
+            pid: ready.pid,
+            next_id: AtomicU64::new(0),
+            waiting: Mutex::new(Some(HashMap::new())),
+            gone: CancellationToken::new(),
+        };
+        Ok((python, PythonReader { reader, child }))
+    }
+}
+
+/// A running Python process.
+#[derive(Debug)]
+pub(crate) struct Python {
+    sender: BatchedSender<ToPython>,
+    pid: u32,
+    next_id: AtomicU64,
+    /// Who waits for which reply; `None` once the process is gone.
+    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>,
+    gone: CancellationToken,
+}
+
+/// What the Python process says, and its end.
+#[derive(Debug)]
+pub(crate) struct PythonReader {
+    reader: CommReader,
+    child: Child,
+}
+
+impl PythonReader {
+    /// The next batch, or how the process ended.
+    pub(crate) async fn next(&mut self) -> Result<Vec<FromPython>, ExitStatus> {
+        let received: Result<Message, _> = self.reader.recv().await;
+        let decoded = received.map_err(|e| e.to_string()).and_then(|message| {
+            message.decode_stream::<FromPython>().map_err(|e| e.to_string())
+        });
+        match decoded {
+            Ok(batch) => Ok(batch),
+            Err(reason) => {
+                debug!(reason, "the Python process closed its connection");
+                let _ = self.child.start_kill();
+                Err(self.child.wait().await.unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl Python {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends something that has no answer of its own.
+    pub(crate) fn tell(&self, message: ToPython) {
+        self.sender.send(message);
+    }
+
+    /// Completes when the process's end of the connection is closed.
+    pub(crate) async fn closed(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Tells it how far the scheduler's clock is ahead, in seconds.
+    pub(crate) fn delay(&self, seconds: f64) {
+        self.tell(ToPython::Delay { seconds });
+    }
+
+    /// The serialised forms of values that live there.
+    pub(crate) async fn fetch(&self, keys: Vec<Key>) -> Result<Vec<(Key, Payload)>, PythonError> {
+        self.ask(|id| ToPython::Fetch { id, keys }).await.map(message::fetched)
+    }
+
+    /// Hands values over and learns their sizes.
+    pub(crate) async fn measure(&self, data: Vec<(Key, Payload)>) -> Result<Vec<(Key, Measured)>, PythonError> {
+        let data = data.into_iter().collect();
+        self.ask(|id| ToPython::Measure { id, data }).await.map(message::measured)
+    }
+
+    /// Has a peer's request answered there.
+    pub(crate) async fn request(&self, request: Value, peer: Address) -> Result<Value, PythonError> {
+        self.ask(|id| ToPython::Request { id, request, peer }).await
+    }
+
+    async fn ask(&self, question: impl FnOnce(u64) -> ToPython) -> Result<Value, PythonError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting().as_mut().ok_or(PythonError::Gone)?.insert(id, answer);
+        if !self.sender.send(question(id)) {
+            self.forget_waiting();
+        }
+        answered.await.map_err(|_| PythonError::Gone)
+    }
+
+    /// Gives a reply to whoever waits for it.
+    pub(crate) fn replied(&self, reply: message::Reply) {
+        let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&reply.id));
+        if let Some(answer) = waiting {
+            // Whoever asked may have given up.
+            let _ = answer.send(reply.reply);
+        }
+    }
+
+    /// Fails everybody who waits: the process is gone.
+    pub(crate) fn forget_waiting(&self) {
+        *self.waiting() = None;
+        self.gone.cancel();
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Value>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

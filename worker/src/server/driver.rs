@@ -1,0 +1,195 @@
+//! The one task that owns the worker's state: takes what waits, lets the state decide, carries it out, sends once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dask_protocol::comm::CommReader;
+use dask_protocol::message::{SchedulerToWorker, WorkerToScheduler};
+use dask_protocol::{CommError, Value};
+use tokio::sync::mpsc;
+use tracing::{debug, error, info};
+
+use super::shared::{Input, Shared};
+use super::{Closed, gather};
+use crate::executor;
+use crate::state::{Action, Actions, Event, State};
+
+/// Most inputs handled before what they led to is sent, so that a flood cannot hold results back.
+const DRAIN_MAX: usize = 1024;
+
+/// How a driver's run ended.
+pub(crate) enum Ended {
+    /// Somebody asked the worker to stop.
+    Stopped,
+    /// The scheduler's stream closed or broke.
+    StreamLost,
+}
+
+pub(crate) struct Driver {
+    pub shared: Arc<Shared>,
+    pub state: State,
+    pub stream: CommReader,
+    pub inbox: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Driver {
+    /// Runs until the worker stops or the scheduler is gone.
+    pub(crate) async fn run(mut self) -> Ended {
+        let mut turn = Turn::default();
+        loop {
+            let due = self.state.next_timeout().map(|(at, _)| Duration::from_secs_f64((at - self.now()).max(0.0)));
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return Ended::Stopped,
+                received = self.stream.recv() => {
+                    let batch = received.and_then(|m| m.decode_stream::<SchedulerToWorker>().map_err(CommError::from));
+                    match batch {
+                        Ok(batch) => batch.into_iter().for_each(|message| self.take_message(message, &mut turn)),
+                        Err(broken) => {
+                            stream_lost(&self.shared, &broken);
+                            return Ended::StreamLost;
+                        }
+                    }
+                }
+                Some(input) = self.inbox.recv() => self.take_input(input, &mut turn),
+                () = sleep(due) => self.decide(Event::Timeout, &mut turn),
+            }
+            for _ in 0..DRAIN_MAX {
+                let Ok(input) = self.inbox.try_recv() else { break };
+                self.take_input(input, &mut turn);
+            }
+            turn.flush(&self.shared);
+            if turn.stream_closed {
+                return Ended::StreamLost;
+            }
+        }
+    }
+
+    fn now(&self) -> f64 {
+        self.shared.clock.now()
+    }
+
+    fn take_input(&mut self, input: Input, turn: &mut Turn) {
+        match input {
+            Input::Event { values, event } => {
+                for (key, value) in values {
+                    self.shared.store.insert(key, value);
+                }
+                self.decide(event, turn);
+            }
+            Input::Ask(question) => question(&self.state),
+        }
+    }
+
+    fn take_message(&mut self, message: SchedulerToWorker, turn: &mut Turn) {
+        match &message {
+            SchedulerToWorker::ShuffleFail(failed) => {
+                let fields = [
+                    ("op", Value::from("shuffle-fail")),
+                    ("shuffle_id", failed.shuffle_id.clone().into()),
+                    ("run_id", failed.run_id.into()),
+                    ("message", failed.message.clone().into()),
+                ];
+                executor::forward_stream(&self.shared, "shuffle-fail", Value::map(fields));
+                return;
+            }
+            SchedulerToWorker::CloseStream(_) => {
+                info!(target: "distributed.core", "Received 'close-stream' from {}; closing.", self.shared.identity.scheduler);
+                turn.stream_closed = true;
+                return;
+            }
+            SchedulerToWorker::RemoveWorker(gone) => self.shared.pool.remove(&gone.worker),
+            SchedulerToWorker::ComputeTask(_)
+            | SchedulerToWorker::FreeKeys(_)
+            | SchedulerToWorker::CancelCompute(_)
+            | SchedulerToWorker::AcquireReplicas(_)
+            | SchedulerToWorker::RemoveReplicas(_)
+            | SchedulerToWorker::StealRequest(_)
+            | SchedulerToWorker::RefreshWhoHas(_)
+            | SchedulerToWorker::WorkerStatusChange(_)
+            | SchedulerToWorker::CloseWorker(_) => {}
+        }
+        self.decide(Event::Scheduler(message), turn);
+    }
+
+    fn decide(&mut self, event: Event, turn: &mut Turn) {
+        let now = self.now();
+        self.state.handle(now, event, &mut turn.actions);
+        self.shared.set_status(self.state.status());
+        for action in std::mem::take(&mut turn.actions) {
+            self.carry_out(action, turn);
+        }
+    }
+
+    fn carry_out(&self, action: Action, turn: &mut Turn) {
+        match action {
+            Action::Send(message) => turn.outgoing.push(message),
+            Action::Gather { worker, keys, total_nbytes, stimulus_id } => {
+                tokio::spawn(gather::run(Arc::clone(&self.shared), worker, keys, total_nbytes, stimulus_id));
+            }
+            Action::Execute {
+                key,
+                run_id,
+                spec,
+                dependencies,
+                priority: _,
+                annotations,
+                span_id: _,
+                actor,
+                stimulus_id: _,
+            } => {
+                // Python sees drops and executions in the order decided.
+                turn.flush_dropped(&self.shared);
+                let task = executor::Task { key, run_id, spec, dependencies, annotations, actor };
+                executor::execute(&self.shared, task);
+            }
+            // A thread that runs user code cannot be interrupted; the state drops the outcome when it comes.
+            Action::CancelExecution { key, run_id } => debug!(%key, run_id, "execution no longer wanted"),
+            Action::DropData { key } => {
+                if self.shared.store.remove(&key) {
+                    turn.dropped.push(key);
+                }
+            }
+            Action::Illegal { reason } => {
+                error!(target: "distributed.worker", "Illegal message from the scheduler: {reason}");
+                self.shared.request_close(Closed::leaving("worker-illegal-message"));
+            }
+            Action::Close { reason } => self.shared.request_close(Closed::leaving(reason)),
+        }
+    }
+}
+
+/// What one turn of the driver collects.
+#[derive(Default)]
+struct Turn {
+    actions: Actions,
+    outgoing: Vec<WorkerToScheduler>,
+    dropped: Vec<dask_protocol::Key>,
+    stream_closed: bool,
+}
+
+impl Turn {
+    fn flush(&mut self, shared: &Shared) {
+        self.flush_dropped(shared);
+        if let (false, Some(stream)) = (self.outgoing.is_empty(), shared.stream.get()) {
+            stream.send_all(self.outgoing.drain(..));
+        }
+    }
+
+    fn flush_dropped(&mut self, shared: &Shared) {
+        if !self.dropped.is_empty() {
+            executor::drop_in_python(shared, std::mem::take(&mut self.dropped));
+        }
+    }
+}
+
+fn stream_lost(shared: &Shared, broken: &CommError) {
+    debug!(target: "distributed.worker", %broken, "scheduler stream ended");
+    info!(target: "distributed.core", "Connection to {} has been closed.", shared.identity.scheduler);
+}
+
+async fn sleep(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,145 @@
+//! What heartbeats report beside the state's own counts: transfers, bandwidth, latency.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use dask_protocol::{Address, Value};
+
+/// Bandwidth assumed before any transfer was measured, in bytes per second (`distributed.scheduler.bandwidth`).
+const BANDWIDTH_DEFAULT: f64 = 100e6;
+/// Transfers below this size say more about latency than about bandwidth.
+const BANDWIDTH_BYTES_MIN: i64 = 1_000_000;
+/// Ticks of the runtime are watched this far apart.
+const LOOP_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+/// Weight of what was known before a new measurement.
+const SMOOTHING: f64 = 0.95;
+
+/// Counters of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// Transfers to peers in progress: the count, and their bytes.
+    pub outgoing_count: AtomicU64,
+    pub outgoing_bytes: AtomicI64,
+    pub outgoing_count_total: AtomicU64,
+    pub outgoing_bytes_total: AtomicI64,
+    /// Transfers from peers in progress.
+    pub incoming_count: AtomicU64,
+    pub incoming_bytes: AtomicI64,
+    pub incoming_count_total: AtomicU64,
+    /// Seconds between ticks of the runtime, as bits; see [`Metrics::watch_loop`].
+    loop_interval: AtomicU64,
+    measured: Mutex<Measured>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    bandwidth: f64,
+    /// Sum and count since the last heartbeat.
+    by_worker: HashMap<Address, (f64, u32)>,
+    latency: f64,
+}
+
+impl Default for Measured {
+    fn default() -> Measured {
+        Measured { bandwidth: BANDWIDTH_DEFAULT, by_worker: HashMap::new(), latency: 0.001 }
+    }
+}
+
+impl Metrics {
+    /// A transfer to us ended.
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+    pub(crate) fn received(&self, from: &Address, nbytes: i64, seconds: f64) {
+        if nbytes <= BANDWIDTH_BYTES_MIN {
+            return;
+        }
+        let rate = nbytes as f64 / seconds.max(1e-6);
+        let mut measured = self.measured();
+        measured.bandwidth = measured.bandwidth * SMOOTHING + rate * (1.0 - SMOOTHING);
+        let (sum, count) = measured.by_worker.entry(from.clone()).or_default();
+        *sum += rate;
+        *count += 1;
+    }
+
+    /// A round trip to the scheduler took this long.
+    pub(crate) fn round_trip(&self, seconds: f64) {
+        let mut measured = self.measured();
+        measured.latency = measured.latency * SMOOTHING + seconds * (1.0 - SMOOTHING);
+    }
+
+    /// Seconds to the scheduler and back, smoothed.
+    pub(crate) fn latency(&self) -> f64 {
+        self.measured().latency
+    }
+
+    /// Measures how late the runtime wakes a task that asks for [`LOOP_INTERVAL`] (`event_loop_interval`). Runs for ever.
+    pub(crate) async fn watch_loop(&self) {
+        let mut last = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(LOOP_INTERVAL).await;
+            let now = tokio::time::Instant::now();
+            self.loop_interval.store((now - last).as_secs_f64().to_bits(), Ordering::Relaxed);
+            last = now;
+        }
+    }
+
+    /// Seconds between the last two ticks.
+    pub(crate) fn loop_interval(&self) -> f64 {
+        f64::from_bits(self.loop_interval.load(Ordering::Relaxed))
+    }
+
+    /// The `bandwidth` entry of a heartbeat; what it counts begins anew.
+    pub(crate) fn take_bandwidth(&self) -> Value {
+        let mut measured = self.measured();
+        let row = |(worker, (sum, count)): (Address, (f64, u32))| {
+            (Value::from(worker.as_str()), Value::Array(vec![sum.into(), i64::from(count).into()]))
+        };
+        let workers = std::mem::take(&mut measured.by_worker).into_iter().map(row).collect();
+        Value::map([
+            ("total", measured.bandwidth.into()),
+            ("workers", Value::Map(workers)),
+            ("types", Value::Map(Vec::new())),
+        ])
+    }
+
+    /// The `transfer` entry of a heartbeat.
+    pub(crate) fn transfer(&self) -> Value {
+        let count = |counter: &AtomicU64| Value::from(counter.load(Ordering::Relaxed));
+        let bytes = |counter: &AtomicI64| Value::from(counter.load(Ordering::Relaxed));
+        Value::map([
+            ("incoming_bytes", bytes(&self.incoming_bytes)),
+            ("incoming_count", count(&self.incoming_count)),
+            ("incoming_count_total", count(&self.incoming_count_total)),
+            ("outgoing_bytes", bytes(&self.outgoing_bytes)),
+            ("outgoing_count", count(&self.outgoing_count)),
+            ("outgoing_count_total", count(&self.outgoing_count_total)),
+        ])
+    }
+
+    fn measured(&self) -> std::sync::MutexGuard<'_, Measured> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds to a transfer's counters until dropped.
+#[derive(Debug)]
+pub(crate) struct InProgress<'a> {
+    count: &'a AtomicU64,
+    bytes: &'a AtomicI64,
+    nbytes: i64,
+}
+
+impl<'a> InProgress<'a> {
+    pub(crate) fn begin(count: &'a AtomicU64, bytes: &'a AtomicI64, nbytes: i64) -> InProgress<'a> {
+        count.fetch_add(1, Ordering::AcqRel);
+        bytes.fetch_add(nbytes, Ordering::AcqRel);
+        InProgress { count, bytes, nbytes }
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.bytes.fetch_sub(self.nbytes, Ordering::AcqRel);
+    }
+}

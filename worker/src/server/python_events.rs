@@ -1,0 +1,103 @@
+//! What the Python process reports, turned into events.
+
+use std::process::ExitStatus;
+use std::sync::{Arc, PoisonError};
+
+use dask_protocol::message::{ErrorInfo, StartStop};
+use dask_protocol::{Key, Value};
+use tracing::{error, warn};
+
+use super::shared::{Shared, stimulus};
+use super::{Closed, End};
+use crate::executor::python::PythonReader;
+use crate::executor::python::message::{Close, Erred, Finished, FromPython};
+use crate::state::{Event, ExecuteOutcome};
+use crate::store::Stored;
+
+/// Reads until the process ends. Its end is the worker's: a task took it down, and the scheduler must count that.
+pub(crate) async fn run(shared: Arc<Shared>, mut reader: PythonReader) {
+    let status = loop {
+        match reader.next().await {
+            Ok(batch) => batch.into_iter().for_each(|message| take(&shared, message)),
+            Err(status) => break status,
+        }
+    };
+    if let Some(python) = shared.python() {
+        python.forget_waiting();
+    }
+    if !shared.stop.is_cancelled() {
+        report_end(&shared, status);
+    }
+}
+
+fn report_end(shared: &Shared, status: ExitStatus) {
+    error!(target: "distributed.worker", "The Python process of worker {} ended ({status}); the worker ends with it",
+           shared.identity.address);
+    shared.request_close(Closed { reason: format!("python-process-ended: {status}"), end: End::Died(status) });
+}
+
+fn take(shared: &Arc<Shared>, message: FromPython) {
+    match message {
+        FromPython::Finished(finished) => finish(shared, finished),
+        FromPython::Erred(erred) => fail(shared, erred),
+        FromPython::Rescheduled(it) => {
+            done(shared, Vec::new(), it.key, it.run_id, ExecuteOutcome::Reschedule, "reschedule");
+        }
+        FromPython::Seceded(it) => shared.notify(Event::Seceded {
+            key: it.key,
+            compute_duration: it.compute_duration,
+            stimulus_id: stimulus("secede"),
+        }),
+        FromPython::Reply(reply) => {
+            if let Some(python) = shared.python() {
+                python.replied(reply);
+            }
+        }
+        FromPython::LogEvent(event) => shared.send(event),
+        FromPython::Handlers(handlers) => {
+            let mut known = shared.plugin_handlers.write().unwrap_or_else(PoisonError::into_inner);
+            known.calls = handlers.calls;
+            known.stream = handlers.stream;
+        }
+        FromPython::Close(Close { nanny, reason }) => {
+            let end = if nanny { End::Leaving } else { End::Restarting };
+            shared.request_close(Closed { reason, end });
+        }
+        FromPython::Started => {}
+        FromPython::Ready(_) => warn!(target: "distributed.worker", "the Python process introduced itself twice"),
+    }
+}
+
+fn finish(shared: &Arc<Shared>, it: Finished) {
+    let outcome = ExecuteOutcome::Success {
+        nbytes: it.nbytes,
+        typename: it.typename,
+        type_pickle: it.type_pickle,
+        metadata: Value::Map(Vec::new()),
+        thread: it.thread,
+        startstops: vec![compute(shared, it.start, it.stop)],
+    };
+    let values = vec![(it.key.clone(), Stored::python(it.nbytes, it.value))];
+    done(shared, values, it.key, it.run_id, outcome, "task-finished");
+}
+
+fn fail(shared: &Arc<Shared>, it: Erred) {
+    let error = ErrorInfo {
+        exception: it.exception,
+        traceback: it.traceback,
+        exception_text: it.exception_text.into(),
+        traceback_text: it.traceback_text.into(),
+    };
+    let startstops = vec![compute(shared, it.start, it.stop)];
+    let outcome = ExecuteOutcome::Failure { error, thread: it.thread, startstops };
+    done(shared, Vec::new(), it.key, it.run_id, outcome, "task-erred");
+}
+
+fn compute(shared: &Shared, start: f64, stop: f64) -> StartStop {
+    let delay = shared.clock.delay();
+    StartStop { action: "compute".to_owned(), start: start + delay, stop: stop + delay, source: None }
+}
+
+fn done(shared: &Shared, values: Vec<(Key, Stored)>, key: Key, run_id: i64, outcome: ExecuteOutcome, what: &str) {
+    shared.notify_with(values, Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus(what) });
+}

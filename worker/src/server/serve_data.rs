@@ -1,0 +1,77 @@
+//! `get_data`: values for peers and clients.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dask_protocol::comm::Comm;
+use dask_protocol::message::{Keys, Pairs, Request, WorkerStatus};
+use dask_protocol::{Address, Key, Payload, Value};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use super::calls::Answer;
+use super::metrics::InProgress;
+use super::shared::Shared;
+
+/// Transfers to peers at the same time (`distributed.worker.connections.incoming`).
+const TRANSFERS_MAX: u64 = 10;
+/// A requester on the same host may use this many times more.
+const SAME_HOST_FACTOR: u64 = 2;
+/// While paused, memory is precious and each transfer takes some.
+const TRANSFERS_PAUSED_MAX: u64 = 1;
+
+#[derive(Deserialize)]
+struct GetData {
+    keys: Keys,
+    #[serde(default)]
+    who: Option<Address>,
+}
+
+#[derive(Serialize)]
+struct Reply {
+    status: &'static str,
+    data: Pairs<Key, Payload>,
+}
+
+/// Answers one request, including the acknowledgement that the caller sends.
+pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Request) -> Answer {
+    let GetData { keys, who } = match request.args() {
+        Ok(args) => args,
+        Err(error) => {
+            warn!(target: "distributed.worker", peer = %comm.peer(), %error, "malformed get_data");
+            return Answer::Close;
+        }
+    };
+    let metrics = &shared.metrics;
+    if metrics.outgoing_count.load(Ordering::Acquire) >= limit(shared, comm.peer()) {
+        debug!(peer = %comm.peer(), ?who, "busy: too many transfers");
+        return Answer::Reply(Value::map([("status", "busy".into())]));
+    }
+    let nbytes = keys.0.iter().filter_map(|key| shared.store.get(key)).map(|stored| stored.nbytes).sum();
+    let _progress = InProgress::begin(&metrics.outgoing_count, &metrics.outgoing_bytes, nbytes);
+    metrics.outgoing_count_total.fetch_add(1, Ordering::Relaxed);
+    metrics.outgoing_bytes_total.fetch_add(nbytes, Ordering::Relaxed);
+    let data = Pairs(shared.payloads(&keys.0).await);
+    if let Err(error) = comm.send_value(&Reply { status: "OK", data }).await {
+        debug!(peer = %comm.peer(), %error, "could not send values");
+        return Answer::Close;
+    }
+    match comm.recv().await {
+        Ok(message) if message.is_ok() => Answer::Done,
+        Ok(_) => {
+            warn!(target: "distributed.worker", peer = %comm.peer(), "values were not acknowledged with OK; closing the connection");
+            Answer::Close
+        }
+        Err(_) => Answer::Close,
+    }
+}
+
+fn limit(shared: &Shared, peer: &Address) -> u64 {
+    if shared.status() == WorkerStatus::Paused {
+        TRANSFERS_PAUSED_MAX
+    } else if peer.host() == shared.identity.address.host() {
+        TRANSFERS_MAX * SAME_HOST_FACTOR
+    } else {
+        TRANSFERS_MAX
+    }
+}

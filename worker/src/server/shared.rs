@@ -1,0 +1,241 @@
+//! What all parts of a running worker share.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use dask_protocol::comm::{BatchedSender, ConnectionPool};
+use dask_protocol::logs::LogRing;
+use dask_protocol::message::{ErrorReply, StimulusId, WorkerStatus, WorkerToScheduler};
+use dask_protocol::pickle::builtin_exception;
+use dask_protocol::{Address, Key, Payload, Value};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SchedulerClock, unix_now};
+use crate::executor::native::NativePool;
+use crate::executor::python::{Python, PythonError};
+use crate::native::Registry;
+use crate::state::{Event, State};
+use crate::store::{Store, Stored};
+
+use super::metrics::Metrics;
+use super::{Closed, monitor::Monitor};
+
+/// Something for the driver.
+pub(crate) enum Input {
+    /// For the state. Values are stored in the same step, so that no other event sees one without the other.
+    Event {
+        /// What to store first.
+        values: Vec<(Key, Stored)>,
+        /// What happened.
+        event: Event,
+    },
+    /// A question to the state; it answers through what it captured.
+    Ask(Box<dyn FnOnce(&State) + Send>),
+}
+
+/// Names of remote calls and stream messages that plugins in the Python process answer.
+#[derive(Debug, Default)]
+pub(crate) struct PluginHandlers {
+    pub calls: Vec<String>,
+    pub stream: Vec<String>,
+}
+
+/// Who a worker is.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub id: String,
+    pub address: Address,
+    pub name: Value,
+    pub nthreads: u32,
+    pub memory_limit: Option<u64>,
+    pub scheduler: Address,
+    pub nanny: Option<Address>,
+    pub local_directory: PathBuf,
+}
+
+/// One worker, as its tasks and connections see it.
+pub(crate) struct Shared {
+    pub identity: Identity,
+    pub versions: Value,
+    pub logs: LogRing,
+    pub registry: Registry,
+    pub clock: SchedulerClock,
+    pub store: Store,
+    pub pool: ConnectionPool,
+    pub native: NativePool,
+    /// Set before the worker registers, if it has one.
+    pub python: OnceLock<Arc<Python>>,
+    pub plugin_handlers: RwLock<PluginHandlers>,
+    pub metrics: Metrics,
+    pub monitor: Mutex<Monitor>,
+    pub inbox: mpsc::UnboundedSender<Input>,
+    /// Set at registration.
+    pub stream: OnceLock<BatchedSender<WorkerToScheduler>>,
+    status: Mutex<WorkerStatus>,
+    /// The first reason given wins.
+    close_requested: watch::Sender<Option<Closed>>,
+    /// Ends every task of the worker.
+    pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// A worker that is not registered yet. [`Worker::start`](super::Worker::start) calls this.
+    pub(crate) fn new(
+        identity: Identity,
+        versions: Value,
+        options: (LogRing, Registry),
+        pool: ConnectionPool,
+        native: NativePool,
+        inbox: mpsc::UnboundedSender<Input>,
+    ) -> Shared {
+        let (logs, registry) = options;
+        Shared {
+            identity,
+            versions,
+            logs,
+            registry,
+            clock: SchedulerClock::default(),
+            store: Store::default(),
+            pool,
+            native,
+            python: OnceLock::new(),
+            plugin_handlers: RwLock::default(),
+            metrics: Metrics::default(),
+            monitor: Mutex::new(Monitor::new()),
+            inbox,
+            stream: OnceLock::new(),
+            status: Mutex::new(WorkerStatus::Init),
+            close_requested: watch::channel(None).0,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Tells the driver that something happened. After the driver's end nobody needs to know.
+    pub(crate) fn notify(&self, event: Event) {
+        self.notify_with(Vec::new(), event);
+    }
+
+    /// As [`Shared::notify`], for an event that reports values.
+    pub(crate) fn notify_with(&self, values: Vec<(Key, Stored)>, event: Event) {
+        let _ = self.inbox.send(Input::Event { values, event });
+    }
+
+    /// Asks the state; `None` once the driver has ended.
+    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&State) -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let ask = Box::new(move |state: &State| drop(answer.send(question(state))));
+        self.inbox.send(Input::Ask(ask)).ok()?;
+        answered.await.ok()
+    }
+
+    /// Sends on the scheduler's stream, once there is one.
+    pub(crate) fn send(&self, message: impl Into<WorkerToScheduler>) {
+        if let Some(stream) = self.stream.get() {
+            stream.send(message.into());
+        }
+    }
+
+    /// The status as last told to the scheduler.
+    pub(crate) fn status(&self) -> WorkerStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_status(&self, status: WorkerStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Asks the worker to close. Only the first request counts.
+    pub(crate) fn request_close(&self, closed: Closed) {
+        self.close_requested.send_if_modified(|slot| {
+            let first = slot.is_none();
+            if first {
+                *slot = Some(closed);
+            }
+            first
+        });
+    }
+
+    /// Waits until somebody asked the worker to close.
+    pub(crate) async fn close_request(&self) -> Closed {
+        let mut requests = self.close_requested.subscribe();
+        let request = requests.wait_for(Option::is_some).await.expect("the sender lives in self");
+        request.clone().expect("waited for it")
+    }
+
+    /// What plugins answer.
+    pub(crate) fn plugin_handlers(&self) -> std::sync::RwLockReadGuard<'_, PluginHandlers> {
+        self.plugin_handlers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The Python process.
+    pub(crate) fn python(&self) -> Option<&Arc<Python>> {
+        self.python.get()
+    }
+
+    /// The serialised forms of these values; keys not here are left out. Waits for Python only where it must.
+    pub(crate) async fn payloads(&self, keys: &[Key]) -> Vec<(Key, Payload)> {
+        let mut found = Vec::with_capacity(keys.len());
+        let mut in_python = Vec::new();
+        for key in keys {
+            match self.store.get(key) {
+                None => {}
+                Some(Stored { payload: Some(payload), .. }) => found.push((key.clone(), payload)),
+                Some(Stored { native: Some(value), .. }) => {
+                    let payload = value.to_payload().unwrap_or_else(|error| {
+                        Payload::serialized("error", None, vec![error.to_string().into_bytes().into()])
+                    });
+                    found.push((key.clone(), payload));
+                }
+                Some(_) => in_python.push(key.clone()),
+            }
+        }
+        if !in_python.is_empty() {
+            if let Some(python) = self.python() {
+                // A process that dies meanwhile takes the worker with it; the caller sees absent keys until then.
+                found.extend(python.fetch(in_python).await.unwrap_or_default());
+            }
+        }
+        found
+    }
+
+    /// Values that came from outside, sized and ready to be stored. Only Python knows the size of a pickled object.
+    ///
+    /// # Errors
+    /// [`PythonError::Gone`] when the Python process ended meanwhile.
+    pub(crate) async fn take_in(&self, data: Vec<(Key, Payload)>) -> Result<Vec<(Key, Stored)>, PythonError> {
+        let Some(python) = self.python() else {
+            return Ok(data.into_iter().map(arrived).collect());
+        };
+        let (native, foreign): (Vec<_>, Vec<_>) = data.into_iter().partition(|(_, payload)| is_native_value(payload));
+        let mut values: Vec<(Key, Stored)> = native.into_iter().map(arrived).collect();
+        if !foreign.is_empty() {
+            let measured = python.measure(foreign).await?;
+            values.extend(measured.into_iter().map(|(key, it)| (key, Stored::python(it.nbytes, it.copy))));
+        }
+        Ok(values)
+    }
+}
+
+/// A value as it arrived, at its serialised size.
+pub(crate) fn arrived((key, payload): (Key, Payload)) -> (Key, Stored) {
+    let nbytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
+    (key, Stored::serialised(payload, nbytes))
+}
+
+/// Whether Rust can read the value without Python.
+fn is_native_value(payload: &Payload) -> bool {
+    let family = payload.sub_header().ok().and_then(|header| header.serializer);
+    family.as_deref() == Some(dask_protocol::native::VALUE_SERIALIZER)
+}
+
+/// A stimulus id of this moment, such as `task-finished-1700000000.1`.
+pub(crate) fn stimulus(what: &str) -> StimulusId {
+    format!("{what}-{:.7}", unix_now()).into()
+}
+
+/// A reply that raises a builtin exception in the caller.
+pub(crate) fn error_reply(class: &str, message: &str) -> ErrorReply {
+    let exception = builtin_exception(class, message);
+    ErrorReply::uncaught(exception.pickle, exception.text)
+}
