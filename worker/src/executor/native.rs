@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Once};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use crossbeam::channel::{self, Receiver, Sender};
 
@@ -32,7 +32,6 @@ pub(crate) struct Outcome {
 /// A fixed number of threads fed by one queue. Dropping the pool lets the threads end after the jobs they have.
 pub(crate) struct NativePool {
     jobs: Sender<Job>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl NativePool {
@@ -48,18 +47,13 @@ impl NativePool {
                 }
             })
         };
-        let threads = (1..=threads.max(1)).map(spawn).collect::<Result<_, _>>()?;
-        Ok(NativePool { jobs, threads })
+        (1..=threads.max(1)).map(spawn).collect::<Result<Vec<_>, _>>()?;
+        Ok(NativePool { jobs })
     }
 
     /// Queues a job. The worker's state sends no more at a time than there are threads.
     pub(crate) fn submit(&self, job: Job) {
         self.jobs.send(job).expect("the pool's threads take jobs until it is dropped");
-    }
-
-    /// How many threads it has.
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.len()
     }
 }
 
@@ -68,7 +62,7 @@ fn run(job: Job, thread: u64) {
     let start = crate::clock::unix_now();
     LAST_PANIC.set(None);
     RUNNING.set(true);
-    let called = panic::catch_unwind(AssertUnwindSafe(|| function.call(&context, args)));
+    let called = panic::catch_unwind(AssertUnwindSafe(|| (function.call)(&context, args)));
     RUNNING.set(false);
     let result = called.unwrap_or_else(|payload| {
         let message = panic_message(&*payload);
