@@ -159,6 +159,30 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
+    /// `set_restrictions`: where tasks may run from now on; an empty list lifts the restriction.
+    SetRestrictions {
+        /// Addresses per task.
+        restrictions: Vec<(Key, Vec<Address>)>,
+    },
+    /// A P2P shuffle starts over: its barrier, the barrier's inputs and outputs run again.
+    RestartShuffle {
+        /// The key of the barrier task.
+        barrier: Key,
+        /// Why now.
+        stimulus_id: StimulusId,
+    },
+    /// A P2P shuffle begins: outputs of its barrier are sent out at once rather than queued.
+    ShuffleStarted {
+        /// The key of the barrier task.
+        barrier: Key,
+    },
+    /// `amm_handler`: switch the active memory manager on or off.
+    SetActiveMemoryManager {
+        /// Whether it runs periodically from now on.
+        running: bool,
+    },
+    /// `amm_handler`: run the active memory manager once.
+    RunActiveMemoryManager,
     /// A time returned by `State::next_timeout` has come.
     Timeout,
 }
@@ -188,6 +212,22 @@ pub enum Runtime {
     Python,
     /// A worker with native tasks (ours only).
     Native,
+}
+
+impl Runtime {
+    /// How many runtimes there are.
+    pub(super) const COUNT: usize = 2;
+
+    /// Every runtime.
+    pub(super) const ALL: [Runtime; Runtime::COUNT] = [Runtime::Python, Runtime::Native];
+
+    /// Its place in tables.
+    pub(super) fn number(self) -> usize {
+        match self {
+            Runtime::Python => 0,
+            Runtime::Native => 1,
+        }
+    }
 }
 
 /// One task of a graph.
@@ -291,8 +331,8 @@ pub struct WorkerHeartbeat {
     pub bandwidth: Option<f64>,
     /// Resident memory, in bytes.
     pub memory: u64,
-    /// Bytes of results it says it holds in memory.
-    pub managed_bytes: u64,
-    /// Bytes it has spilled.
-    pub spilled_bytes: u64,
+    /// Bytes in memory of the results it has spilled (`spilled_bytes.memory`).
+    pub spilled_memory: u64,
+    /// Bytes those results take on disk (`spilled_bytes.disk`).
+    pub spilled_disk: u64,
 }

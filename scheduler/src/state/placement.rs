@@ -1,0 +1,381 @@
+//! Which worker a ready task goes to (`decide_worker_*`), and the sets of workers that the choice is made from.
+
+use std::collections::BTreeSet;
+
+use super::State;
+use super::event::{Runtime, Seconds};
+use super::ids::{TaskId, WorkerId};
+use super::worker::Workers;
+use super::task::Task;
+
+/// From this many workers on, a task without dependencies is dealt round robin rather than to the least busy worker.
+const ROUND_ROBIN_MIN: usize = 20;
+/// A worker is saturated when each waiting task has to wait this many seconds ...
+const SATURATED_PENDING: Seconds = 0.4;
+/// ... and this many times the average work per thread.
+const SATURATED_RATIO: f64 = 1.9;
+
+/// Workers in order of address, as dask's `SortedDict`s.
+#[derive(Debug, Default)]
+pub(super) struct Ranked(Vec<WorkerId>);
+
+impl Ranked {
+    pub(super) fn ids(&self) -> &[WorkerId] {
+        &self.0
+    }
+
+    pub(super) fn contains(&self, workers: &Workers, id: WorkerId) -> bool {
+        self.position(workers, id).is_ok()
+    }
+
+    fn position(&self, workers: &Workers, id: WorkerId) -> Result<usize, usize> {
+        let rank = workers[id].rank;
+        self.0.binary_search_by_key(&rank, |other| workers[*other].rank)
+    }
+
+    fn set(&mut self, workers: &Workers, id: WorkerId, member: bool) {
+        match (self.position(workers, id), member) {
+            (Err(position), true) => self.0.insert(position, id),
+            (Ok(position), false) => {
+                self.0.remove(position);
+            }
+            (Ok(_), true) | (Err(_), false) => {}
+        }
+    }
+}
+
+/// The sets that placement chooses from.
+#[derive(Debug, Default)]
+pub(super) struct IdleWorkers {
+    /// Running workers with less to do than they could (`idle`).
+    pub(super) idle: Ranked,
+    /// All running workers.
+    pub(super) running: Ranked,
+    /// Running workers with free slots, least busy first, for each runtime they have (`idle_task_count`).
+    pub(super) with_slots: [BTreeSet<(u64, WorkerId)>; Runtime::COUNT],
+    /// How many running workers have each runtime.
+    pub(super) capable: [usize; Runtime::COUNT],
+}
+
+impl State {
+    /// Adds a running worker to the sets, or takes one that no longer runs out of them.
+    pub(super) fn set_running(&mut self, id: WorkerId, running: bool) {
+        let changed = if running { self.running.insert(id) } else { self.running.shift_remove(&id) };
+        if !changed {
+            return;
+        }
+        self.idle.running.set(&self.workers, id, running);
+        for runtime in Runtime::ALL {
+            if self.workers[id].runtimes[runtime.number()] {
+                let capable = &mut self.idle.capable[runtime.number()];
+                *capable = if running { *capable + 1 } else { *capable - 1 };
+            }
+        }
+        if !running {
+            self.idle.idle.set(&self.workers, id, false);
+            self.saturated.swap_remove(&id);
+            self.set_slot_ratio(id, None);
+        }
+    }
+
+    /// Whether every running worker has this runtime, so that it restricts nothing.
+    pub(super) fn is_universal(&self, runtime: Runtime) -> bool {
+        self.idle.capable[runtime.number()] == self.running.len()
+    }
+
+    /// Re-evaluates whether a worker is idle or saturated (`check_idle_saturated`); `occupancy` where it is known.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(super) fn check_idle_saturated(&mut self, id: WorkerId, occupancy: Option<Seconds>) {
+        if !self.running.contains(&id) {
+            return;
+        }
+        let worker = &self.workers[id];
+        let (processing, nthreads) = (worker.processing.len(), worker.nthreads as usize);
+        let mut idle = processing < nthreads;
+        let mut saturated = false;
+        if !idle {
+            let occupancy = occupancy.unwrap_or_else(|| self.occupancy(worker));
+            let average = self.average_occupancy();
+            idle = occupancy < nthreads as f64 * average / 2.0;
+            let waiting = (processing - nthreads) as f64;
+            let pending = occupancy * waiting / (processing as f64 * nthreads as f64);
+            saturated = !idle && pending > SATURATED_PENDING && pending > SATURATED_RATIO * average;
+        }
+        self.idle.idle.set(&self.workers, id, idle);
+        if saturated {
+            self.saturated.insert(id);
+        } else {
+            self.saturated.swap_remove(&id);
+        }
+        self.update_slots(id);
+    }
+
+    /// Whether a worker has less to do than it could (`is_unoccupied`).
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(super) fn is_unoccupied(&self, id: WorkerId, occupancy: Seconds, processing: i64) -> bool {
+        let nthreads = self.workers[id].nthreads;
+        processing < i64::from(nthreads) || occupancy < f64::from(nthreads) * self.average_occupancy() / 2.0
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "task counts are small")]
+    fn update_slots(&mut self, id: WorkerId) {
+        if !self.queuing() {
+            return;
+        }
+        let worker = &self.workers[id];
+        let free = worker.task_slots(self.config.worker_saturation) > 0;
+        let ratio = (worker.processing.len() as f64 / f64::from(worker.nthreads)).to_bits();
+        self.set_slot_ratio(id, free.then_some(ratio));
+    }
+
+    fn set_slot_ratio(&mut self, id: WorkerId, ratio: Option<u64>) {
+        let worker = &mut self.workers[id];
+        if worker.slot_ratio == ratio {
+            return;
+        }
+        let old = std::mem::replace(&mut worker.slot_ratio, ratio);
+        for runtime in Runtime::ALL {
+            if !worker.runtimes[runtime.number()] {
+                continue;
+            }
+            let index = &mut self.idle.with_slots[runtime.number()];
+            if let Some(old) = old {
+                index.remove(&(old, id));
+            }
+            if let Some(ratio) = ratio {
+                index.insert((ratio, id));
+            }
+        }
+    }
+
+    /// Whether root-ish tasks are queued on the scheduler.
+    pub(super) fn queuing(&self) -> bool {
+        self.config.worker_saturation.is_finite()
+    }
+
+    /// Whether a task is a root or like one: one of many that need little (`is_rootish`).
+    pub(super) fn is_rootish(&self, task: &Task) -> bool {
+        if task.is_restricted() {
+            return false;
+        }
+        if task.data_producer {
+            return true;
+        }
+        let group = self.groups.group(task.group);
+        if group.size as u64 <= self.total_nthreads * 2 || group.dependencies.len() >= self.config.rootish_taskgroup {
+            return false;
+        }
+        let tasks: usize = group.dependencies.iter().map(|dep| self.groups.group(dep).size).sum();
+        tasks < self.config.rootish_taskgroup_dependencies
+    }
+
+    /// The least busy worker with a free slot; none: the task is queued (`decide_worker_rootish_queuing_enabled`).
+    pub(super) fn decide_worker_rootish_queuing_enabled(&self, runtime: Runtime) -> Option<WorkerId> {
+        self.idle.with_slots[runtime.number()].first().map(|(_, id)| *id)
+    }
+
+    /// Neighbours in a group go to one worker, a batch at a time (`decide_worker_rootish_queuing_disabled`).
+    pub(super) fn decide_worker_rootish_queuing_disabled(&mut self, id: TaskId) -> Option<WorkerId> {
+        let (group_id, runtime) = (self.tasks[id].group, self.tasks[id].runtime);
+        let group = self.groups.group(group_id);
+        let last = group.last_worker.filter(|last| {
+            group.last_worker_tasks_left > 0
+                && self.running.contains(last)
+                && self.workers[*last].runtimes[runtime.number()]
+        });
+        let worker = match last {
+            Some(last) => last,
+            None => {
+                let worker = self.best_root_worker(id, runtime)?;
+                let nthreads = u64::from(self.workers[worker].nthreads);
+                let group = self.groups.group_mut(group_id);
+                group.last_worker_tasks_left = group.size as u64 * nthreads / self.total_nthreads.max(1);
+                worker
+            }
+        };
+        let group = self.groups.group_mut(group_id);
+        let left = group.states.get(super::TaskState::Released) + group.states.get(super::TaskState::Waiting);
+        group.last_worker = (left > 1).then_some(worker);
+        group.last_worker_tasks_left = group.last_worker_tasks_left.saturating_sub(1);
+        Some(worker)
+    }
+
+    fn best_root_worker(&mut self, id: TaskId, runtime: Runtime) -> Option<WorkerId> {
+        let mut pool = std::mem::take(&mut self.scratch_workers);
+        let capable = |id: &WorkerId| self.workers[*id].runtimes[runtime.number()];
+        pool.clear();
+        pool.extend(self.idle.idle.ids().iter().copied().filter(capable));
+        if pool.is_empty() {
+            pool.extend(self.idle.running.ids().iter().copied().filter(capable));
+        }
+        let best = self.best_of(id, &pool);
+        self.scratch_workers = pool;
+        best
+    }
+
+    /// The worker that can start a task soonest, given its dependencies and restrictions; none: it becomes no-worker
+    /// (`decide_worker_non_rootish`).
+    pub(super) fn decide_worker_non_rootish(&mut self, id: TaskId) -> Option<WorkerId> {
+        if self.running.is_empty() {
+            return None;
+        }
+        let task = &self.tasks[id];
+        let restricted = task.is_restricted() || !self.is_universal(task.runtime);
+        // Upstream leaves the quick way as soon as one worker is paused, and then weighs all running workers for each
+        // task. Round robin over those that run costs the same for a thousand workers as for twenty.
+        let quick = self.running.len() == self.workers.len() || self.running.len() >= ROUND_ROBIN_MIN;
+        if !restricted && task.dependencies.is_empty() && quick {
+            return Some(self.any_running_worker());
+        }
+        self.decide_worker(id, restricted)
+    }
+
+    /// For tasks without dependencies or restrictions.
+    #[expect(clippy::cast_possible_truncation, reason = "only its remainder counts")]
+    fn any_running_worker(&self) -> WorkerId {
+        let idle = self.idle.idle.ids();
+        let pool = if idle.is_empty() { self.idle.running.ids() } else { idle };
+        let start = self.n_tasks as usize % pool.len();
+        if pool.len() >= ROUND_ROBIN_MIN {
+            return pool[start];
+        }
+        let from_start = pool[start..].iter().chain(&pool[..start]).copied();
+        let mut best = (Seconds::INFINITY, pool[0]);
+        for id in from_start {
+            let occupancy = self.occupancy(&self.workers[id]);
+            if occupancy <= 0.0 {
+                return id;
+            }
+            // Ties at a positive occupancy go to the first by address, as upstream's `min` has it.
+            let rank = self.workers[id].rank;
+            if occupancy < best.0 || (occupancy == best.0 && rank < self.workers[best.1].rank) {
+                best = (occupancy, id);
+            }
+        }
+        best.1
+    }
+
+    /// Holders of dependencies first, then whoever is allowed (`decide_worker`).
+    fn decide_worker(&mut self, id: TaskId, restricted: bool) -> Option<WorkerId> {
+        self.mark_holders(id);
+        let mut candidates = std::mem::take(&mut self.scratch_workers);
+        if self.tasks[id].actor {
+            candidates.clear();
+            candidates.extend(self.idle.running.ids());
+        }
+        candidates.retain(|worker| self.running.contains(worker));
+        if restricted {
+            let holders = candidates.len();
+            candidates.retain(|worker| self.is_valid_worker(id, *worker));
+            let dropped_holders = candidates.len() < holders;
+            if candidates.is_empty() {
+                self.extend_with_valid_workers(id, &mut candidates);
+            }
+            if candidates.is_empty() && self.tasks[id].loose_restrictions {
+                self.loose_candidates(id, dropped_holders, &mut candidates);
+            }
+        } else if candidates.is_empty() {
+            candidates.extend(self.idle.running.ids());
+        }
+        let best = self.best_of_marked(id, &candidates);
+        self.scratch_workers = candidates;
+        best
+    }
+
+    /// As if there were no restrictions but the runtime.
+    fn loose_candidates(&self, id: TaskId, holders: bool, candidates: &mut Vec<WorkerId>) {
+        let runtime = self.tasks[id].runtime.number();
+        let running = self.idle.running.ids().iter().copied().filter(|worker| self.workers[*worker].runtimes[runtime]);
+        if holders {
+            candidates.extend(running.clone().filter(|worker| self.workers[*worker].mark == self.mark));
+        }
+        if candidates.is_empty() {
+            candidates.extend(running);
+        }
+    }
+
+    /// Notes on every holder of a dependency how many bytes of the dependencies it has, and lists the holders.
+    fn mark_holders(&mut self, id: TaskId) {
+        self.mark += 1;
+        self.scratch_workers.clear();
+        for dep in self.tasks[id].dependencies.iter() {
+            let nbytes = u128::from(self.nbytes(dep));
+            for holder in self.tasks[dep].who_has.iter() {
+                let worker = &mut self.workers[holder];
+                if worker.mark != self.mark {
+                    worker.mark = self.mark;
+                    worker.held = 0;
+                    self.scratch_workers.push(holder);
+                }
+                worker.held += nbytes;
+            }
+        }
+    }
+
+    fn best_of(&mut self, id: TaskId, candidates: &[WorkerId]) -> Option<WorkerId> {
+        let unused = std::mem::take(&mut self.scratch_workers);
+        self.mark_holders(id);
+        self.scratch_workers = unused;
+        self.best_of_marked(id, candidates)
+    }
+
+    /// The candidate with the smallest objective, the first of equals (`worker_objective`). The holders of the task's
+    /// dependencies must be marked.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn best_of_marked(&self, id: TaskId, candidates: &[WorkerId]) -> Option<WorkerId> {
+        if let [only] = candidates {
+            return Some(*only);
+        }
+        let task = &self.tasks[id];
+        let total: u128 = task.dependencies.iter().map(|dep| u128::from(self.nbytes(dep))).sum();
+        let objective = |id: WorkerId| {
+            let worker = &self.workers[id];
+            let held = if worker.mark == self.mark { worker.held } else { 0 };
+            let start = self.occupancy(worker) / f64::from(worker.nthreads) + (total - held) as f64 / self.bandwidth;
+            (if task.actor { worker.actors.len() } else { 0 }, start, worker.nbytes)
+        };
+        let mut best: Option<(WorkerId, (usize, Seconds, u128))> = None;
+        for &candidate in candidates {
+            let cost = objective(candidate);
+            let better = best.as_ref().is_none_or(|(_, old)| {
+                cost.0.cmp(&old.0).then(cost.1.total_cmp(&old.1)).then(cost.2.cmp(&old.2)).is_lt()
+            });
+            if better {
+                best = Some((candidate, cost));
+            }
+        }
+        best.map(|(id, _)| id)
+    }
+
+    /// Whether the restrictions of a task let it run on a worker (`valid_workers`, one at a time).
+    pub(super) fn is_valid_worker(&self, task: TaskId, worker: WorkerId) -> bool {
+        let (task, worker) = (&self.tasks[task], &self.workers[worker]);
+        if !worker.runtimes[task.runtime.number()] {
+            return false;
+        }
+        let place = task.restrictions.as_ref().is_none_or(|restrictions| {
+            restrictions.workers.contains(&worker.address)
+                || restrictions.hosts.iter().any(|host| self.coerce_hostname(host) == worker.address.host())
+        });
+        let supplied = |(name, needed): &(String, f64)| worker.resources.get(name).is_some_and(|has| has >= needed);
+        place && task.annotations.resources.iter().all(supplied)
+    }
+
+    /// The running workers a restricted task may use.
+    fn extend_with_valid_workers(&self, id: TaskId, candidates: &mut Vec<WorkerId>) {
+        let named = self.tasks[id].restrictions.as_ref().filter(|restrictions| restrictions.hosts.is_empty());
+        let valid = |worker: &WorkerId| self.running.contains(worker) && self.is_valid_worker(id, *worker);
+        match named {
+            Some(restrictions) => {
+                let ids = restrictions.workers.iter().filter_map(|address| self.workers.id(address));
+                candidates.extend(ids.filter(valid));
+            }
+            None => candidates.extend(self.idle.running.ids().iter().copied().filter(valid)),
+        }
+    }
+
+    /// A host restriction may also be a worker's name: then that worker's host is meant.
+    fn coerce_hostname<'a>(&'a self, host: &'a str) -> &'a str {
+        self.workers.by_name(host).map_or(host, |id| self.workers[id].address.host())
+    }
+}

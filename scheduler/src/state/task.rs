@@ -1,0 +1,284 @@
+//! What the scheduler knows of one task, and where tasks are kept.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use dask_protocol::message::{ErrorInfo, Priority, RunId};
+use dask_protocol::{Address, Key, Value};
+use slab::Slab;
+
+use super::event::{Annotations, Runtime, TaskSpec};
+use super::ids::{ClientSlot, FastMap, GroupId, IdSet, PrefixId, TaskId, WorkerId};
+
+/// The states of a task, by dask's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskState {
+    /// Known, but neither computed nor about to be.
+    Released,
+    /// To be computed once its dependencies are in memory.
+    Waiting,
+    /// Ready, but no worker may run it.
+    NoWorker,
+    /// Ready, held back until a worker has a free slot.
+    Queued,
+    /// Sent to a worker.
+    Processing,
+    /// Its result is on at least one worker.
+    Memory,
+    /// It, or something it depends on, raised.
+    Erred,
+    /// Not known any more.
+    Forgotten,
+}
+
+impl TaskState {
+    /// All states, in declaration order.
+    pub const ALL: [TaskState; 8] = [
+        TaskState::Released,
+        TaskState::Waiting,
+        TaskState::NoWorker,
+        TaskState::Queued,
+        TaskState::Processing,
+        TaskState::Memory,
+        TaskState::Erred,
+        TaskState::Forgotten,
+    ];
+
+    /// Its name on the wire and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskState::Released => "released",
+            TaskState::Waiting => "waiting",
+            TaskState::NoWorker => "no-worker",
+            TaskState::Queued => "queued",
+            TaskState::Processing => "processing",
+            TaskState::Memory => "memory",
+            TaskState::Erred => "erred",
+            TaskState::Forgotten => "forgotten",
+        }
+    }
+}
+
+/// Why a task is erred: the task that raised, and what it raised. Shared with everything that depends on it, so it
+/// outlives the task that raised.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The task that raised (`exception_blame`).
+    pub(super) cause: Key,
+    /// What it raised.
+    pub(super) error: ErrorInfo,
+}
+
+/// Where a task may run, as far as it is not told by its annotations alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Restrictions {
+    /// `worker_restrictions`: addresses.
+    pub(super) workers: Vec<Address>,
+    /// `host_restrictions`: host names or worker names, resolved when a worker is chosen.
+    pub(super) hosts: Vec<String>,
+}
+
+impl Restrictions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty() && self.hosts.is_empty()
+    }
+}
+
+/// One task. Fields that dask has are named as there.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) key: Key,
+    pub(super) state: TaskState,
+    pub(super) runtime: Runtime,
+    pub(super) actor: bool,
+    pub(super) data_producer: bool,
+    /// Whether it is a P2P barrier, whose dependents are not queued.
+    pub(super) is_barrier: bool,
+    pub(super) queueable: bool,
+    pub(super) loose_restrictions: bool,
+    pub(super) has_lost_dependencies: bool,
+    /// Whether somebody seceded it from its worker's thread pool; only while processing.
+    pub(super) long_running: bool,
+    /// The transition recommended next, if the task is on the recommendation stack.
+    pub(super) recommended: Option<TaskState>,
+    pub(super) group: GroupId,
+    pub(super) prefix: PrefixId,
+    pub(super) processing_on: Option<WorkerId>,
+    pub(super) retries: u32,
+    pub(super) suspicious: u32,
+    /// Position in the graph being taken in, plus one; 0 otherwise.
+    pub(super) graph_position: u32,
+    /// The number of its result's type in the table of type names, plus one; 0 for none.
+    pub(super) type_number: u32,
+    pub(super) run_id: RunId,
+    /// Bytes of the result; -1 while unknown.
+    pub(super) nbytes: i64,
+    /// Arrival in the queue, or the bits of the time of arrival in no-worker; breaks ties.
+    pub(super) queue_number: u64,
+    pub(super) priority: Option<[f64; 3]>,
+    pub(super) spec: Option<TaskSpec>,
+    pub(super) annotations: Arc<Annotations>,
+    pub(super) restrictions: Option<Box<Restrictions>>,
+    pub(super) metadata: Option<Box<Value>>,
+    pub(super) failure: Option<Arc<Failure>>,
+    pub(super) erred_on: Option<Box<Vec<Address>>>,
+    pub(super) dependencies: IdSet<TaskId>,
+    pub(super) dependents: IdSet<TaskId>,
+    pub(super) waiting_on: IdSet<TaskId>,
+    pub(super) waiters: IdSet<TaskId>,
+    pub(super) who_wants: IdSet<ClientSlot>,
+    pub(super) who_has: IdSet<WorkerId>,
+}
+
+impl Task {
+    pub(super) fn new(key: Key, group: GroupId, prefix: PrefixId, annotations: Arc<Annotations>) -> Task {
+        Task {
+            key,
+            state: TaskState::Released,
+            runtime: Runtime::Python,
+            actor: false,
+            data_producer: false,
+            is_barrier: false,
+            queueable: true,
+            loose_restrictions: false,
+            has_lost_dependencies: false,
+            long_running: false,
+            recommended: None,
+            group,
+            prefix,
+            processing_on: None,
+            retries: 0,
+            suspicious: 0,
+            graph_position: 0,
+            type_number: 0,
+            run_id: -1,
+            nbytes: -1,
+            queue_number: 0,
+            priority: None,
+            spec: None,
+            annotations,
+            restrictions: None,
+            metadata: None,
+            failure: None,
+            erred_on: None,
+            dependencies: IdSet::default(),
+            dependents: IdSet::default(),
+            waiting_on: IdSet::default(),
+            waiters: IdSet::default(),
+            who_wants: IdSet::default(),
+            who_has: IdSet::default(),
+        }
+    }
+
+    /// Whether nobody asks for its result.
+    pub(super) fn is_unneeded(&self) -> bool {
+        self.waiters.is_empty() && self.who_wants.is_empty()
+    }
+
+    /// Whether it may not run just anywhere.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.restrictions.is_some() || !self.annotations.resources.is_empty()
+    }
+
+    /// The priority as sent; tasks without one (they have no spec) never travel.
+    pub(super) fn wire_priority(&self) -> Priority {
+        let [user, generation, order] = self.priority.unwrap_or_default();
+        Priority::new(user, generation, order)
+    }
+
+    /// The priority as a sortable key: smaller is earlier, tasks without a priority come last.
+    pub(super) fn sort_key(&self) -> [i64; 3] {
+        self.priority.map_or([i64::MAX; 3], |parts| parts.map(sortable))
+    }
+}
+
+/// Maps floats to integers in the same (total) order.
+pub(super) fn sortable(x: f64) -> i64 {
+    let bits = (if x == 0.0 { 0.0 } else { x }).to_bits().cast_signed();
+    bits ^ (((bits >> 63).cast_unsigned()) >> 1).cast_signed()
+}
+
+/// All tasks, by slot and by key.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    slots: Slab<Task>,
+    ids: FastMap<Key, TaskId>,
+}
+
+impl Tasks {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn id(&self, key: &Key) -> Option<TaskId> {
+        self.ids.get(key).copied()
+    }
+
+    pub(super) fn get(&self, id: TaskId) -> Option<&Task> {
+        self.slots.get(id.index())
+    }
+
+    pub(super) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.slots.get_mut(id.index())
+    }
+
+    /// Every task with its id, in no particular but a reproducible order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
+        self.ids.values().map(|&id| (id, &self[id]))
+    }
+
+    /// Makes room for `additional` more.
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.ids.reserve(additional);
+        self.slots.reserve(additional);
+    }
+
+    /// The id under a key, and whether it is new: then `make` built the task.
+    pub(super) fn get_or_insert_with(&mut self, key: &Key, make: impl FnOnce() -> Task) -> (TaskId, bool) {
+        match self.ids.entry(key.clone()) {
+            indexmap::map::Entry::Occupied(entry) => (*entry.get(), false),
+            indexmap::map::Entry::Vacant(entry) => {
+                let id = TaskId::from_index(self.slots.insert(make()));
+                entry.insert(id);
+                (id, true)
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: TaskId) -> Task {
+        let task = self.slots.remove(id.index());
+        self.ids.swap_remove(&task.key);
+        task
+    }
+}
+
+impl Index<TaskId> for Tasks {
+    type Output = Task;
+    fn index(&self, id: TaskId) -> &Task {
+        &self.slots[id.index()]
+    }
+}
+
+impl IndexMut<TaskId> for Tasks {
+    fn index_mut(&mut self, id: TaskId) -> &mut Task {
+        &mut self.slots[id.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sortable_keeps_the_order_of_floats() {
+        let floats = [f64::NEG_INFINITY, -3.5, -1.0, -0.01, 0.0, 1e-9, 2.0, 1e300, f64::INFINITY];
+        assert!(floats.windows(2).all(|pair| sortable(pair[0]) < sortable(pair[1])));
+        assert_eq!(sortable(-0.0), sortable(0.0));
+    }
+
+    #[test]
+    fn a_task_fits_its_budget() {
+        let beside = size_of::<Key>() + size_of::<Option<TaskSpec>>();
+        assert!(size_of::<Task>() - beside <= 400, "{} bytes", size_of::<Task>() - beside);
+    }
+}

@@ -1,0 +1,102 @@
+//! Into and out of erred: the task, or something it depends on, raised.
+
+use std::sync::Arc;
+
+use dask_protocol::Address;
+use dask_protocol::message::{ClientTaskErred, ErrorInfo, TaskRetried};
+
+use super::super::State;
+use super::super::ids::TaskId;
+use super::super::queries::ErredTask;
+use super::super::task::{Failure, TaskState};
+use super::Direct;
+
+/// Erred tasks kept for display.
+const ERRED_TASKS_MAX: usize = 100;
+
+impl State {
+    pub(super) fn transition_erred(&mut self, id: TaskId, finish: TaskState) -> Direct {
+        match finish {
+            TaskState::Released => self.transition_erred_released(id),
+            TaskState::Waiting
+            | TaskState::NoWorker
+            | TaskState::Queued
+            | TaskState::Processing
+            | TaskState::Memory
+            | TaskState::Erred
+            | TaskState::Forgotten => return Direct::None,
+        }
+        Direct::Done
+    }
+
+    fn transition_erred_released(&mut self, id: TaskId) {
+        self.tasks[id].failure = None;
+        for position in 0..self.tasks[id].dependents.len() {
+            let dependent = self.tasks[id].dependents.at(position);
+            if self.tasks[dependent].state == TaskState::Erred {
+                self.recommend(dependent, TaskState::Waiting);
+            }
+        }
+        for address in self.tasks[id].erred_on.take().into_iter().flat_map(|on| *on) {
+            self.send_free_key_to(&address, id);
+        }
+        let key = self.tasks[id].key.clone();
+        self.tell_wanters(id, || TaskRetried { key: key.clone() }.into());
+        self.set_state(id, TaskState::Released);
+    }
+
+    /// Says that a task itself is to blame for `error`.
+    pub(in crate::state) fn blame(&mut self, id: TaskId, error: ErrorInfo) {
+        let cause = self.tasks[id].key.clone();
+        self.tasks[id].failure = Some(Arc::new(Failure { cause, error }));
+    }
+
+    /// The rest of every transition to erred whose task was ready (`_propagate_erred`); `failure` is set.
+    pub(in crate::state) fn propagate_erred(&mut self, id: TaskId, worker: Option<Address>) {
+        self.set_state(id, TaskState::Erred);
+        let failure = self.tasks[id].failure.clone().expect("a task is erred because of a failure");
+        self.tasks[id].erred_on.get_or_insert_default().extend(worker);
+        self.log_erred_task(id, &failure);
+        for position in 0..self.tasks[id].waiters.len() {
+            let waiter = self.tasks[id].waiters.at(position);
+            self.tasks[waiter].failure = Some(failure.clone());
+            self.recommend(waiter, TaskState::Erred);
+        }
+        for position in 0..self.tasks[id].dependencies.len() {
+            let dep = self.tasks[id].dependencies.at(position);
+            self.stop_waiting_for(id, dep);
+        }
+        self.tasks[id].waiters.clear();
+        self.tell_wanters_erred(id, &failure);
+        self.fire_and_forget_is_done(id);
+    }
+
+    pub(in crate::state) fn tell_wanters_erred(&mut self, id: TaskId, failure: &Failure) {
+        let key = self.tasks[id].key.clone();
+        self.tell_wanters(id, || task_erred(&key, failure).into());
+    }
+
+    fn log_erred_task(&mut self, id: TaskId, failure: &Failure) {
+        let task = &self.tasks[id];
+        if task.key != failure.cause {
+            return;
+        }
+        self.erred_tasks.truncate(ERRED_TASKS_MAX - 1);
+        self.erred_tasks.push_front(ErredTask {
+            key: task.key.clone(),
+            timestamp: self.now,
+            erred_on: task.erred_on.as_deref().cloned().unwrap_or_default(),
+            exception_text: failure.error.exception_text.clone(),
+            traceback_text: failure.error.traceback_text.clone(),
+        });
+    }
+}
+
+/// What a client is told of an erred task: the exception of the task that raised.
+pub(in crate::state) fn task_erred(key: &dask_protocol::Key, failure: &Failure) -> ClientTaskErred {
+    ClientTaskErred {
+        key: key.clone(),
+        exception: failure.error.exception.clone(),
+        traceback: failure.error.traceback.clone(),
+    }
+}

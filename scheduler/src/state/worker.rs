@@ -1,0 +1,270 @@
+//! What the scheduler knows of one worker, and where workers are kept.
+
+use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+
+use dask_protocol::message::WorkerStatus;
+use dask_protocol::{Address, Value};
+
+use super::config::MemoryMeasure;
+use super::event::{NewWorker, Runtime, Seconds, WorkerHeartbeat};
+use super::ids::{FastMap, FastSet, PrefixId, TaskId, WorkerId};
+
+/// A worker's memory by origin, in bytes (`MemoryState`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryState {
+    /// Resident memory of the process.
+    pub process: u64,
+    /// Results in memory.
+    pub managed: u64,
+    /// Results on disk.
+    pub spilled: u64,
+    /// What the process uses beside results.
+    pub unmanaged: u64,
+    /// ... and has used for longer than `recent-to-old-time`.
+    pub unmanaged_old: u64,
+}
+
+impl MemoryState {
+    /// Managed memory plus unmanaged memory that is there to stay.
+    pub fn optimistic(&self) -> u64 {
+        self.managed + self.unmanaged_old
+    }
+
+    /// One of the figures.
+    pub fn measure(&self, measure: MemoryMeasure) -> u64 {
+        match measure {
+            MemoryMeasure::Process => self.process,
+            MemoryMeasure::Optimistic => self.optimistic(),
+            MemoryMeasure::Managed => self.managed,
+        }
+    }
+}
+
+/// A missing dependency that tasks on a worker will fetch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    /// How many tasks processing there need it.
+    pub(super) count: u32,
+    /// What it counts for in the worker's `network_occupancy`.
+    pub(super) nbytes: u64,
+}
+
+/// One worker. Fields that dask has are named as there.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) address: Address,
+    pub(super) name: Value,
+    pub(super) status: WorkerStatus,
+    pub(super) nthreads: u32,
+    pub(super) memory_limit: u64,
+    pub(super) nanny: Option<Address>,
+    /// Whether it can run tasks of each [`Runtime`], by its number.
+    pub(super) runtimes: [bool; Runtime::COUNT],
+    pub(super) resources: FastMap<String, f64>,
+    pub(super) used_resources: FastMap<String, f64>,
+    pub(super) processing: FastSet<TaskId>,
+    pub(super) long_running: FastSet<TaskId>,
+    pub(super) has_what: FastSet<TaskId>,
+    pub(super) actors: FastSet<TaskId>,
+    pub(super) needs_what: FastMap<TaskId, Need>,
+    /// Tasks processing per prefix, without long-running ones.
+    pub(super) prefix_count: FastMap<PrefixId, u32>,
+    /// Bytes of results held. Wide, so that no peer's figures can overflow it.
+    pub(super) nbytes: u128,
+    /// Bytes of results that tasks here must fetch first.
+    pub(super) network_occupancy: u128,
+    /// Place among all workers in order of address.
+    pub(super) rank: u32,
+    /// Its ratio in the index of workers with free slots, if it is there.
+    pub(super) slot_ratio: Option<u64>,
+    /// Scratch of placement: the round in which `held` was last used.
+    pub(super) mark: u64,
+    /// Scratch of placement: bytes of a task's dependencies that are here already.
+    pub(super) held: u128,
+    pub(super) last_seen: Seconds,
+    pub(super) memory: u64,
+    pub(super) spilled_memory: u64,
+    pub(super) spilled_disk: u64,
+    pub(super) unmanaged_old: u64,
+    unmanaged_history: VecDeque<(Seconds, u64)>,
+}
+
+impl Worker {
+    pub(super) fn new(new: NewWorker, now: Seconds) -> Worker {
+        let mut runtimes = [false; Runtime::COUNT];
+        for runtime in &new.runtimes {
+            runtimes[runtime.number()] = true;
+        }
+        Worker {
+            address: new.address,
+            name: new.name,
+            status: new.status,
+            nthreads: new.nthreads.max(1),
+            memory_limit: new.memory_limit,
+            nanny: new.nanny,
+            runtimes,
+            resources: new.resources.into_iter().collect(),
+            used_resources: FastMap::default(),
+            processing: FastSet::default(),
+            long_running: FastSet::default(),
+            has_what: FastSet::default(),
+            actors: FastSet::default(),
+            needs_what: FastMap::default(),
+            prefix_count: FastMap::default(),
+            nbytes: 0,
+            network_occupancy: 0,
+            rank: 0,
+            slot_ratio: None,
+            mark: 0,
+            held: 0,
+            last_seen: now,
+            memory: 0,
+            spilled_memory: 0,
+            spilled_disk: 0,
+            unmanaged_old: 0,
+            unmanaged_history: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.status == WorkerStatus::Running
+    }
+
+    /// Tasks that may still be sent before it counts as full, root-ish ones that is.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float to int casts saturate")]
+    pub(super) fn task_slots(&self, saturation: f64) -> usize {
+        let limit = (saturation * f64::from(self.nthreads)).ceil().max(1.0) as usize;
+        limit.saturating_sub(self.processing.len() - self.long_running.len())
+    }
+
+    /// Takes the memory figures of a heartbeat; `recent` is `recent-to-old-time`.
+    pub(super) fn observe_memory(&mut self, heartbeat: &WorkerHeartbeat, now: Seconds, recent: Seconds) {
+        self.last_seen = now;
+        self.memory = heartbeat.memory;
+        self.spilled_memory = heartbeat.spilled_memory;
+        self.spilled_disk = heartbeat.spilled_disk;
+        let held = u64::try_from(self.nbytes).unwrap_or(u64::MAX);
+        let unmanaged = heartbeat.memory.saturating_add(heartbeat.spilled_memory).saturating_sub(held);
+        while self.unmanaged_history.front().is_some_and(|(time, _)| *time < now - recent) {
+            self.unmanaged_history.pop_front();
+        }
+        // A minimum over the window: what is not smaller than a newer figure can never be the minimum again.
+        while self.unmanaged_history.back().is_some_and(|(_, bytes)| *bytes >= unmanaged) {
+            self.unmanaged_history.pop_back();
+        }
+        self.unmanaged_history.push_back((now, unmanaged));
+        self.unmanaged_old = self.unmanaged_history.front().map_or(0, |(_, bytes)| *bytes);
+    }
+
+    pub(super) fn memory_state(&self) -> MemoryState {
+        let held = u64::try_from(self.nbytes).unwrap_or(u64::MAX);
+        let process = self.memory;
+        let managed = held.saturating_sub(self.spilled_memory).min(process);
+        let unmanaged = process - managed;
+        let unmanaged_old = self.unmanaged_old.min(unmanaged);
+        MemoryState { process, managed, spilled: self.spilled_disk, unmanaged, unmanaged_old }
+    }
+}
+
+/// All workers, by number and by address.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    slots: Vec<Option<Box<Worker>>>,
+    numbers: FastMap<Address, WorkerId>,
+    /// By name as text; upstream tells the name `3` from `"3"`, but restrictions come as text.
+    names: FastMap<String, WorkerId>,
+}
+
+/// A worker's name as text.
+pub(super) fn name_text(name: &Value) -> String {
+    match name {
+        Value::Str(text) => text.clone(),
+        other => other.to_key().map_or_else(String::new, |key| key.to_string()),
+    }
+}
+
+impl Workers {
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// The number of a registered worker.
+    pub(super) fn id(&self, address: &Address) -> Option<WorkerId> {
+        self.numbers.get(address).copied()
+    }
+
+    /// The number of the registered worker with this name.
+    pub(super) fn by_name(&self, name: &str) -> Option<WorkerId> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.slots.get(id.index())?.as_deref()
+    }
+
+    /// Registered workers in order of registration.
+    pub(super) fn ids(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.numbers.values().copied()
+    }
+
+    /// Registered workers in order of registration.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.ids().map(|id| (id, &self[id]))
+    }
+
+    pub(super) fn insert(&mut self, worker: Worker) -> WorkerId {
+        let id = WorkerId::from_index(self.slots.len());
+        self.numbers.insert(worker.address.clone(), id);
+        self.names.entry(name_text(&worker.name)).or_insert(id);
+        self.slots.push(Some(Box::new(worker)));
+        self.rank();
+        id
+    }
+
+    /// Takes a worker off the list; what it held and processed stays readable until [`Workers::drop_unregistered`].
+    pub(super) fn unregister(&mut self, id: WorkerId) {
+        let address = self[id].address.clone();
+        self.numbers.shift_remove(&address);
+        let name = name_text(&self[id].name);
+        if self.names.get(&name) == Some(&id) {
+            self.names.swap_remove(&name);
+        }
+        self.rank();
+    }
+
+    /// Whether it is on the list.
+    pub(super) fn is_registered(&self, id: WorkerId) -> bool {
+        self.get(id).is_some_and(|worker| worker.status != WorkerStatus::Closed)
+    }
+
+    /// Ends a worker that has left.
+    pub(super) fn drop_unregistered(&mut self, id: WorkerId) {
+        self.slots[id.index()] = None;
+    }
+
+    fn rank(&mut self) {
+        let mut ids: Vec<WorkerId> = self.ids().collect();
+        ids.sort_by(|a, b| self[*a].address.cmp(&self[*b].address));
+        for (rank, id) in (0..).zip(ids) {
+            self[id].rank = rank;
+        }
+    }
+}
+
+impl Index<WorkerId> for Workers {
+    type Output = Worker;
+    fn index(&self, id: WorkerId) -> &Worker {
+        self.slots[id.index()].as_deref().expect("a worker is kept while tasks refer to it")
+    }
+}
+
+impl IndexMut<WorkerId> for Workers {
+    fn index_mut(&mut self, id: WorkerId) -> &mut Worker {
+        self.slots[id.index()].as_deref_mut().expect("a worker is kept while tasks refer to it")
+    }
+}
