@@ -1,4 +1,4 @@
-//! Splits pickled graphs for a Python process that checks the outcome (`tests/data/check_split.py`).
+//! Splits pickled graphs for a Python process that checks the outcome (`tests/data/make_pickles.py`).
 //!
 //! Reads requests from standard input and writes replies to standard output, each a msgpack map behind its length in
 //! four little-endian bytes.

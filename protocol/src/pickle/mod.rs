@@ -17,6 +17,8 @@ mod plain;
 mod reader;
 mod split;
 mod task_node;
+#[cfg(test)]
+mod tests;
 mod value;
 mod writer;
 
