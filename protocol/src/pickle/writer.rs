@@ -19,6 +19,8 @@ pub(crate) struct Writer<'a> {
     body_epoch: u32,
     prefix_len: u32,
     memo_len: u32,
+    /// The node being written as a body: its parts may lead back to it.
+    root: Option<NodeId>,
     out: Vec<u8>,
     buffers: Vec<u32>,
     work: Vec<Work>,
@@ -50,6 +52,7 @@ impl<'a> Writer<'a> {
             body_epoch: 1,
             prefix_len: 0,
             memo_len: 0,
+            root: None,
             out: Vec::new(),
             buffers: Vec::new(),
             work: Vec::new(),
@@ -80,7 +83,9 @@ impl<'a> Writer<'a> {
     pub fn body(&mut self, node: NodeId) -> Result<Written, PickleError> {
         self.body_epoch += 1;
         self.memo_len = self.prefix_len;
+        self.root = Some(node);
         self.write(node)?;
+        self.root = None;
         self.out.push(op::STOP);
         self.finish()
     }
@@ -257,7 +262,7 @@ impl<'a> Writer<'a> {
 
     /// The object is on the stack: memoise it if it is needed again, then change it.
     fn created(&mut self, id: NodeId) {
-        if self.arena.is_shared(id) {
+        if self.arena.is_shared(id) || self.root == Some(id) {
             self.memoise(id);
         }
         self.work.extend(self.arena.first_effect(id).map(|link| Work::Effect(id, link)));

@@ -269,6 +269,22 @@ def shared_function():
     return "expression", llg(dsk)
 
 
+GRAPH = {}
+
+
+def graph_size(x):
+    return len(GRAPH) + x
+
+
+@case
+def function_that_holds_its_graph():
+    from dask._task_spec import Task, TaskRef
+
+    GRAPH.update({f"x-{i}": Task(f"x-{i}", graph_size, i) for i in range(10)})
+    GRAPH["y"] = Task("y", add, TaskRef("x-1"), TaskRef("x-2"))
+    return "expression", llg(GRAPH)
+
+
 @case
 def map_simple():
     return "expression", map_expr(add, [1, 2, 3], (4, 5, 6, 7))
