@@ -18,6 +18,7 @@ mod registration;
 mod serve_data;
 pub(crate) mod shared;
 
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,6 +194,11 @@ impl Worker {
     /// Its contact address.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Its working directory, removed when it closes.
+    pub fn local_directory(&self) -> &Path {
+        &self.shared.identity.local_directory
     }
 
     /// Closes the worker for good and waits until it is closed. When it is closing already, the first reason counts.

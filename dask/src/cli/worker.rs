@@ -1,0 +1,268 @@
+//! `dask-worker`: workers under nannies, or one worker in this process.
+
+use std::env;
+use std::ffi::OsString;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+
+use clap::Parser;
+use dask_nanny::server::TERMINATE_FRACTION;
+use dask_nanny::{Nanny, NannyOptions, WorkerCommand, worker_environment};
+use dask_protocol::comm::CommConfig;
+use dask_protocol::logs::LogRing;
+use dask_protocol::{Address, CommError};
+use dask_worker::server::nanny_link::NannyLink;
+use dask_worker::{Closed, End, PythonChoice, StartError, TlsFiles, Worker, WorkerOptions};
+use futures::future::{join_all, try_join_all};
+use tokio::runtime::{Builder, Runtime};
+use tracing::{error, info, warn};
+
+use super::pid_file::PidFile;
+use super::signals::{CLOSE_WAIT, Signals};
+use super::system::System;
+use super::worker_args::WorkerArgs;
+use super::worker_plan::{Plan, WorkerPlan, find_scheduler, runtime_threads, scheduler_ip};
+use super::{Failure, http_address, show_version};
+use crate::logging;
+
+const LOGGER: &str = "distributed.dask_worker";
+/// Why a worker closes whose lifetime is over.
+const LIFETIME_REASON: &str = "worker-lifetime-reached";
+/// How long a nanny gives its worker when a signal asks to close, in seconds; upstream's value.
+const SIGNAL_CLOSE_SECONDS: f64 = 10.0;
+
+/// Runs the command with these arguments, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match WorkerArgs::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => return super::usage(&error),
+    };
+    if args.version {
+        return show_version("dask-worker");
+    }
+    super::report(run(&args))
+}
+
+/// All that the parts of one command share.
+struct Command<'a> {
+    args: &'a WorkerArgs,
+    scheduler: Address,
+    comm: CommConfig,
+    logs: LogRing,
+}
+
+fn run(args: &WorkerArgs) -> Result<ExitCode, Failure> {
+    let logs = logging::init(args.log_level.as_deref()).map_err(Failure::Usage)?;
+    for warning in args.check_unsupported().map_err(Failure::Usage)? {
+        warn!(target: LOGGER, "{warning}");
+    }
+    let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
+    let system = System::detect();
+    let runtime = runtime(args, &system).map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
+    let code = runtime.block_on(async {
+        let variable = env::var("DASK_SCHEDULER_ADDRESS").ok();
+        let scheduler = find_scheduler(args, variable.as_deref()).await.map_err(Failure::Usage)?;
+        let towards = scheduler_ip(&scheduler).await;
+        let plan = Plan::new(args, &scheduler, towards, &system).map_err(Failure::Logged)?;
+        for warning in &plan.warnings {
+            warn!(target: "distributed.worker.memory", "{warning}");
+        }
+        let comm = args.tls.comm_config(args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
+        let command = Command { args, scheduler, comm, logs };
+        match (&args.nanny_address, &plan.workers[..]) {
+            (None, plans) if !args.no_nanny => command.run_nannies(plans).await,
+            (None, [plan, ..]) => command.run_worker(plan).await,
+            (Some(nanny), [plan, ..]) => command.run_under_nanny(plan, nanny).await,
+            (_, []) => Err(Failure::Usage("there is no worker to start".to_owned())),
+        }
+    });
+    // Threads that run user code may never end; the process does.
+    runtime.shutdown_background();
+    if !matches!(code, Err(Failure::Usage(_))) {
+        info!(target: LOGGER, "End worker");
+    }
+    code
+}
+
+/// A nanny needs one thread; a worker moves data on several.
+fn runtime(args: &WorkerArgs, system: &System) -> io::Result<Runtime> {
+    if args.no_nanny {
+        Builder::new_multi_thread().worker_threads(runtime_threads(system.cpus)).enable_all().build()
+    } else {
+        Builder::new_current_thread().enable_all().build()
+    }
+}
+
+impl Command<'_> {
+    async fn run_nannies(&self, plans: &[WorkerPlan]) -> Result<ExitCode, Failure> {
+        let mut signals = listen_to_signals()?;
+        let program = env::current_exe().map_err(|error| Failure::Usage(format!("cannot find this program: {error}")))?;
+        let starting = try_join_all(plans.iter().map(|plan| Nanny::start(self.nanny_options(plan, program.clone()))));
+        let nannies = tokio::select! {
+            nannies = starting => nannies.map_err(|error| Failure::Logged(error.to_string()))?,
+            _ = signals.received() => return Ok(ExitCode::SUCCESS),
+        };
+        let signal = tokio::select! {
+            ended = first_failure_or_all(nannies.iter().map(Nanny::closed)) => {
+                // The others end with the one that could not start, as upstream's command does.
+                if let Err(text) = ended {
+                    join_all(nannies.iter().map(|nanny| nanny.close(SIGNAL_CLOSE_SECONDS, "nanny-start-failed"))).await;
+                    return Err(Failure::Logged(text));
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            signal = signals.received() => signal,
+        };
+        let reason = format!("signal-{signal}");
+        let closing = join_all(nannies.iter().map(|nanny| nanny.close(SIGNAL_CLOSE_SECONDS, &reason)));
+        // The children notice that their nannies are gone if this takes too long.
+        signals.while_closing(CLOSE_WAIT, closing).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn nanny_options(&self, plan: &WorkerPlan, program: PathBuf) -> NannyOptions {
+        let args = plan.child_args(self.args, &self.scheduler).into_iter().map(OsString::from).collect();
+        NannyOptions {
+            scheduler: self.scheduler.clone(),
+            listen: plan.nanny_listen.clone(),
+            comm: self.comm.clone(),
+            command: WorkerCommand { program, args, env: worker_environment(|name| env::var_os(name)) },
+            memory_limit: plan.memory_limit,
+            terminate_fraction: Some(TERMINATE_FRACTION),
+            death_timeout: plan.death_timeout,
+            logs: self.logs.clone(),
+        }
+    }
+
+    /// A worker without nanny: signals close it.
+    async fn run_worker(&self, plan: &WorkerPlan) -> Result<ExitCode, Failure> {
+        let mut signals = listen_to_signals()?;
+        let worker = tokio::select! {
+            worker = self.start_worker(plan, None) => worker.map_err(|error| start_failure(&error))?,
+            _ = signals.received() => return Ok(ExitCode::SUCCESS),
+        };
+        tokio::select! {
+            closed = worker.closed() => Ok(end_as(&closed)),
+            signal = signals.received() => {
+                signals.while_closing(CLOSE_WAIT, worker.close(format!("signal-{signal}"))).await;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// The process that a nanny started. Signals keep their usual effect: the nanny reports them and starts another
+    /// worker.
+    async fn run_under_nanny(&self, plan: &WorkerPlan, nanny: &str) -> Result<ExitCode, Failure> {
+        let mut link = NannyLink::from_stdin()
+            .map_err(|error| Failure::Usage(format!("--nanny-address is only for nannies: {error}")))?;
+        let worker = tokio::select! {
+            worker = self.start_worker(plan, Some(Address::from(nanny))) => worker,
+            _ = link.stop_requested() => return Ok(ExitCode::SUCCESS),
+        };
+        let worker = worker.inspect_err(|error| link.failed(error.to_string())).map_err(|_| Failure::Told)?;
+        link.started(worker.address(), worker.local_directory());
+        tokio::select! {
+            closed = worker.closed() => {
+                let restarts = closed.end == End::Restarting
+                    || closed.reason == LIFETIME_REASON && self.args.lifetime_restart;
+                if closed.end == End::Leaving && !restarts {
+                    link.closing_gracefully(closed.reason.clone());
+                }
+                Ok(end_as(&closed))
+            }
+            stop = link.stop_requested() => {
+                worker.close_as(Closed::restarting(stop.reason)).await;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// Starts the worker on the first of its addresses that is free.
+    async fn start_worker(&self, plan: &WorkerPlan, nanny: Option<Address>) -> Result<Worker, StartError> {
+        let mut options = self.worker_options(plan, nanny)?;
+        let (last, others) = plan.listen.split_last().expect("every worker has an address to listen on");
+        for address in others {
+            options.listen_address = address.clone();
+            match Worker::start(options.clone()).await {
+                Err(StartError::Listen(CommError::Io(error))) if error.kind() == io::ErrorKind::AddrInUse => {}
+                other => return other,
+            }
+        }
+        options.listen_address = last.clone();
+        Worker::start(options).await
+    }
+
+    fn worker_options(&self, plan: &WorkerPlan, nanny: Option<Address>) -> Result<WorkerOptions, StartError> {
+        let defaults = WorkerOptions::new(self.scheduler.clone())
+            .map_err(|error| StartError::System { what: "native tasks".to_owned(), error: io::Error::other(error) })?;
+        let tls_files = self.args.tls.paths().ok().flatten();
+        Ok(WorkerOptions {
+            name: plan.name.clone(),
+            nthreads: u32::try_from(plan.nthreads).unwrap_or(u32::MAX),
+            memory_limit: plan.memory_limit,
+            resources: plan.resources.iter().cloned().collect(),
+            local_directory: self.args.local_directory.as_ref().map(PathBuf::from),
+            contact_address: plan.contact.clone(),
+            dashboard_address: Some(http_address(&self.args.dashboard_address)),
+            python: match self.args.python.as_deref() {
+                None => PythonChoice::Auto,
+                Some("none") => PythonChoice::Off,
+                Some(path) => PythonChoice::Path(path.into()),
+            },
+            nanny,
+            comm: self.comm.clone(),
+            tls_files: tls_files.map(|paths| TlsFiles { ca: paths.ca, cert: paths.cert, key: paths.key }),
+            death_timeout: plan.death_timeout,
+            lifetime: plan.staggered_lifetime(chance()),
+            logs: self.logs.clone(),
+            ..defaults
+        })
+    }
+}
+
+/// A number between 0 and 1. The standard library's random hash keys are chance enough to spread lifetimes.
+fn chance() -> f64 {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    f64::from((random >> 32) as u32) / f64::from(u32::MAX)
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    if let StartError::Scheduler { .. } = error {
+        info!(target: LOGGER, "Timed out starting worker");
+    }
+    Failure::Logged(error.to_string())
+}
+
+/// Ends as the worker's Python process did, so that whoever watches this process sees the same death.
+fn end_as(closed: &Closed) -> ExitCode {
+    match closed.end {
+        End::Leaving | End::Restarting => ExitCode::SUCCESS,
+        End::Died(status) => {
+            error!(target: LOGGER, "The worker's Python process died: {status}");
+            die_as(status)
+        }
+    }
+}
+
+fn die_as(status: ExitStatus) -> ExitCode {
+    let signal = status.signal().and_then(rustix::process::Signal::from_named_raw);
+    if let Some(signal) = signal {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    }
+    // Still here: this process handles that signal itself.
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+fn listen_to_signals() -> Result<Signals, Failure> {
+    Signals::listen().map_err(|error| Failure::Usage(format!("cannot listen to signals: {error}")))
+}
+
+/// Completes with the first failure, or when all have ended well.
+async fn first_failure_or_all(ends: impl Iterator<Item = impl Future<Output = Result<(), String>>>) -> Result<(), String> {
+    try_join_all(ends).await.map(drop)
+}
