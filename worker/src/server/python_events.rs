@@ -25,7 +25,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut reader: PythonReader) {
     if let Some(python) = shared.python() {
         python.forget_waiting();
     }
-    if !shared.stop.is_cancelled() {
+    if !shared.is_closing() {
         report_end(&shared, status);
     }
 }

@@ -156,6 +156,11 @@ impl Shared {
         });
     }
 
+    /// Whether somebody asked the worker to close.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.close_requested.borrow().is_some()
+    }
+
     /// Waits until somebody asked the worker to close.
     pub(crate) async fn close_request(&self) -> Closed {
         let mut requests = self.close_requested.subscribe();
