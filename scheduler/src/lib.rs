@@ -1,4 +1,10 @@
-//! The scheduler: [`state`] decides, [`graph`] turns submitted graphs into tasks, the shell around them moves bytes.
+//! The scheduler: [`state`] decides, [`graph`] turns submitted graphs into tasks, [`server`] moves bytes.
+//!
+//! Programs start one with [`Scheduler::start`].
 
 pub mod graph;
+mod http;
+pub mod server;
 pub mod state;
+
+pub use server::{Scheduler, SchedulerOptions, StartError};

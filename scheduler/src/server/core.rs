@@ -1,0 +1,482 @@
+//! What the driver owns: the state, the peers' streams and the event log.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dask_protocol::comm::BatchedSender;
+use dask_protocol::message::{
+    AdjustHeartbeatInterval, CloseStream, CloseWorker, RegisterWorker, SchedulerToClient, SchedulerToWorker, TopicEvent,
+    WorkerToScheduler,
+};
+use dask_protocol::{Address, Key, Value};
+use futures::future::BoxFuture;
+use indexmap::IndexMap;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use super::events::{EventLog, topics};
+use super::identity;
+use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
+use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, State, WorkerHeartbeat};
+
+/// Clients are told to call this many times less often than workers.
+const CLIENT_HEARTBEAT_FACTOR: f64 = 10.0;
+
+/// Who handed over what it held, and who could not (`retire_workers`).
+pub(crate) type Retired = (Vec<Address>, Vec<Address>);
+
+/// A cluster object that follows who comes and goes (`subscribe_worker_status`).
+pub(crate) type StatusSender = BatchedSender<Value>;
+
+/// Everything the driver task owns.
+pub(crate) struct Core {
+    pub(crate) state: State,
+    pub(crate) clock: Clock,
+    pub(crate) clients: IndexMap<ClientId, ClientPeer>,
+    pub(crate) workers: IndexMap<Address, WorkerPeer>,
+    pub(crate) events: EventLog,
+    pub(crate) totals: Totals,
+    actions: Actions,
+    retirements: HashMap<u64, oneshot::Sender<Retired>>,
+    status_listeners: Vec<StatusSender>,
+    unflushed_clients: Vec<ClientId>,
+    unflushed_workers: Vec<Address>,
+    next_number: u64,
+}
+
+/// Counters that only grow, for `/metrics`.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Totals {
+    pub(crate) clients_added: u64,
+    pub(crate) clients_removed: u64,
+    pub(crate) workers_added: u64,
+    pub(crate) workers_removed: u64,
+}
+
+/// Why a worker may not register.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Refusal {
+    /// Another worker has its address.
+    DuplicateAddress,
+    /// Another worker has its name.
+    DuplicateName(String),
+}
+
+/// What a worker that registered is told.
+pub(crate) struct Registered {
+    pub(crate) session: Session,
+    pub(crate) removed: CancellationToken,
+    pub(crate) time: f64,
+    pub(crate) heartbeat_interval: f64,
+}
+
+impl Core {
+    pub(crate) fn new(state: State, clock: Clock) -> Core {
+        Core {
+            state,
+            clock,
+            clients: IndexMap::new(),
+            workers: IndexMap::new(),
+            events: EventLog::default(),
+            totals: Totals::default(),
+            actions: Actions::new(),
+            retirements: HashMap::new(),
+            status_listeners: Vec::new(),
+            unflushed_clients: Vec::new(),
+            unflushed_workers: Vec::new(),
+            next_number: 0,
+        }
+    }
+
+    /// Feeds one event to the state and does what it decides.
+    pub(crate) fn handle(&mut self, event: Event) {
+        match event {
+            Event::WorkerMessage { worker, message: WorkerToScheduler::LogEvent(logged) } => {
+                self.log_worker_event(&worker, &topics(&logged.topic), logged.msg);
+            }
+            Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),
+            event => {
+                let now = self.clock.now();
+                self.state.handle(now, event, &mut self.actions);
+                self.carry_out();
+            }
+        }
+    }
+
+    fn seen(&mut self, worker: &Address) {
+        if let Some(peer) = self.workers.get_mut(worker) {
+            peer.last_seen = self.clock.now();
+        }
+    }
+
+    /// How long until the state wants to be called.
+    pub(crate) fn next_wake(&self) -> Duration {
+        self.state.next_timeout().map_or(Duration::MAX, |(moment, _)| self.clock.until(moment))
+    }
+
+    /// Calls the state when one of its timeouts has come.
+    pub(crate) fn handle_due_timeouts(&mut self) {
+        if self.state.next_timeout().is_some_and(|(moment, _)| moment <= self.clock.now()) {
+            self.handle(Event::Timeout);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::ToClient { client, message } => self.to_client(&client, message),
+                Action::ToAllClients { message } => {
+                    let clients: Vec<ClientId> = self.clients.keys().cloned().collect();
+                    clients.iter().for_each(|client| self.to_client(client, message.clone()));
+                }
+                Action::ToWorker { worker, message } => self.to_worker(&worker, message),
+                Action::WorkerRemoved { worker, name, last, stimulus_id } => {
+                    self.worker_removed(&worker, &name, last, &stimulus_id);
+                }
+                Action::WorkersRetired { token, retired, kept } => {
+                    if let Some(waiting) = self.retirements.remove(&token) {
+                        let _ = waiting.send((retired, kept));
+                    }
+                }
+                Action::LogEvent { topic, msg } => topics(&topic).iter().for_each(|t| self.log_event(t, msg.clone())),
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Queues a message for a client, if it has a stream.
+    pub(crate) fn to_client(&mut self, client: &ClientId, message: SchedulerToClient) {
+        let Some(peer) = self.clients.get_mut(client) else { return };
+        if peer.outbox.push(message) {
+            self.unflushed_clients.push(client.clone());
+        }
+    }
+
+    /// Queues a message for a worker.
+    pub(crate) fn to_worker(&mut self, worker: &Address, message: SchedulerToWorker) {
+        let Some(peer) = self.workers.get_mut(worker) else { return };
+        if peer.outbox.push(message) {
+            self.unflushed_workers.push(worker.clone());
+        }
+    }
+
+    /// Hands what this turn decided to the streams.
+    pub(crate) fn flush(&mut self) {
+        for client in self.unflushed_clients.drain(..) {
+            if let Some(peer) = self.clients.get_mut(&client) {
+                peer.outbox.flush();
+            }
+        }
+        for worker in self.unflushed_workers.drain(..) {
+            if let Some(peer) = self.workers.get_mut(&worker) {
+                peer.outbox.flush();
+            }
+        }
+    }
+
+    /// A number never given before in this process.
+    pub(crate) fn fresh_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// A stimulus id that begins with `cause`.
+    pub(crate) fn stimulus(&self, cause: &str) -> dask_protocol::message::StimulusId {
+        format!("{cause}-{}", self.clock.now()).into()
+    }
+}
+
+/// Clients.
+impl Core {
+    /// A client registered, or came back; an earlier session under its id ends here.
+    pub(crate) fn add_client(&mut self, client: &ClientId, sender: BatchedSender<SchedulerToClient>) -> Session {
+        let session = self.fresh_number();
+        let last_seen = self.clock.now();
+        let peer = ClientPeer { session, outbox: Outbox::open(sender), last_seen };
+        if let Some(earlier) = self.clients.insert(client.clone(), peer) {
+            drop(earlier.outbox.close());
+            self.events.remove_listener(client);
+        }
+        self.totals.clients_added += 1;
+        self.log_to_all_and(client, "add-client", vec![("client", Value::from(&**client))]);
+        self.handle(Event::AddClient { client: client.clone() });
+        session
+    }
+
+    /// A client's stream ended. False when a newer session has taken its place.
+    pub(crate) fn remove_client(&mut self, client: &ClientId, session: Session) -> bool {
+        if self.clients.get(client).is_none_or(|peer| peer.session != session) {
+            return false;
+        }
+        if let Some(peer) = self.clients.shift_remove(client) {
+            drop(peer.outbox.close());
+        }
+        self.events.remove_listener(client);
+        self.totals.clients_removed += 1;
+        self.log_to_all_and(client, "remove-client", vec![("client", Value::from(&**client))]);
+        self.handle(Event::RemoveClient { client: client.clone() });
+        true
+    }
+
+    /// `heartbeat-client`.
+    pub(crate) fn client_heartbeat(&mut self, client: &ClientId) {
+        let interval = CLIENT_HEARTBEAT_FACTOR * heartbeat_interval(self.clients.len());
+        let now = self.clock.now();
+        if let Some(peer) = self.clients.get_mut(client) {
+            peer.last_seen = now;
+        }
+        self.to_client(client, AdjustHeartbeatInterval { interval }.into());
+    }
+}
+
+/// Workers.
+impl Core {
+    /// `register-worker`: the worker is known from here on; what is sent to it waits for [`Core::attach_worker`].
+    pub(crate) fn register_worker(
+        &mut self,
+        registration: RegisterWorker,
+        address: &Address,
+    ) -> Result<Registered, Refusal> {
+        if self.workers.contains_key(address) {
+            return Err(Refusal::DuplicateAddress);
+        }
+        let info = WorkerInfo::new(&registration, address);
+        if self.workers.values().any(|peer| peer.info.name == info.name) {
+            return Err(Refusal::DuplicateName(name_text(&info.name)));
+        }
+        let (session, removed) = (self.fresh_number(), CancellationToken::new());
+        let name = info.name.clone();
+        let time = self.clock.now();
+        let peer = WorkerPeer {
+            session,
+            outbox: Outbox::waiting(),
+            info,
+            metrics: registration.metrics.clone(),
+            last_seen: time,
+            removed: removed.clone(),
+        };
+        self.workers.insert(address.clone(), peer);
+        self.totals.workers_added += 1;
+        let heartbeat = first_heartbeat(&registration, address);
+        self.handle(Event::AddWorker(Box::new(new_worker(registration, address))));
+        self.handle(Event::Heartbeat(Box::new(heartbeat)));
+        self.log_to_all_and(address.as_str(), "add-worker", vec![("worker", Value::from(address.as_str()))]);
+        info!(target: "distributed.scheduler", "Register worker addr: {address} name: {}", name_text(&name));
+        self.announce_worker(address);
+        Ok(Registered { session, removed, time, heartbeat_interval: heartbeat_interval(self.workers.len()) })
+    }
+
+    /// The registration reply is written: the worker's stream begins.
+    pub(crate) fn attach_worker(&mut self, address: &Address, session: Session, sender: BatchedSender<SchedulerToWorker>) {
+        match self.workers.get_mut(address).filter(|peer| peer.session == session) {
+            Some(peer) => peer.outbox.attach(sender),
+            None => sender.close(),
+        }
+    }
+
+    /// A worker's stream ended. Nothing happens when the worker was removed before.
+    pub(crate) fn worker_stream_ended(&mut self, address: &Address, session: Session) {
+        if self.workers.get(address).is_some_and(|peer| peer.session == session) {
+            let stimulus_id = self.stimulus("handle-worker-cleanup");
+            self.remove_worker(address, false, false, stimulus_id);
+        }
+    }
+
+    /// Removes a worker; its tasks go elsewhere. False when it is not known.
+    pub(crate) fn remove_worker(
+        &mut self,
+        address: &Address,
+        expected: bool,
+        close: bool,
+        stimulus_id: dask_protocol::message::StimulusId,
+    ) -> bool {
+        let known = self.workers.contains_key(address);
+        if known {
+            self.handle(Event::RemoveWorker { worker: address.clone(), expected, close, stimulus_id });
+        }
+        known
+    }
+
+    fn worker_removed(&mut self, address: &Address, name: &Value, last: bool, stimulus_id: &str) {
+        info!(
+            target: "distributed.scheduler",
+            "Remove worker addr: {address} name: {} (stimulus_id='{stimulus_id}')", name_text(name)
+        );
+        if let Some(peer) = self.workers.shift_remove(address) {
+            drop(peer.outbox.close());
+            peer.removed.cancel();
+        }
+        self.totals.workers_removed += 1;
+        self.log_to_all_and(address.as_str(), "remove-worker", vec![("worker", Value::from(address.as_str()))]);
+        let gone = Value::Array(vec!["remove".into(), address.as_str().into()]);
+        self.status_listeners.retain(|listener| listener.send(gone.clone()));
+        if last {
+            info!(target: "distributed.scheduler", "Lost all workers");
+        }
+    }
+
+    /// `heartbeat_worker`; `None` for a worker that is not registered and must close.
+    pub(crate) fn heartbeat(&mut self, heartbeat: WorkerHeartbeat, metrics: Value) -> Option<(f64, f64)> {
+        let now = self.clock.now();
+        let Some(peer) = self.workers.get_mut(&heartbeat.worker) else {
+            warn!(target: "distributed.scheduler", "Received heartbeat from unregistered worker '{}'.", heartbeat.worker);
+            return None;
+        };
+        peer.last_seen = now;
+        peer.metrics = metrics;
+        self.handle(Event::Heartbeat(Box::new(heartbeat)));
+        Some((now, heartbeat_interval(self.workers.len())))
+    }
+
+    /// `retire_workers`: the answer comes when every one has handed over what it holds, or cannot.
+    pub(crate) fn retire(&mut self, workers: Vec<Address>, remove: bool, close: bool) -> oneshot::Receiver<Retired> {
+        let (done, waiting) = oneshot::channel();
+        let token = self.fresh_number();
+        self.retirements.insert(token, done);
+        let stimulus_id = self.stimulus("retire-workers");
+        self.handle(Event::RetireWorkers { workers, remove, close, token, stimulus_id });
+        waiting
+    }
+
+    /// `subscribe_worker_status`.
+    pub(crate) fn follow_workers(&mut self, listener: StatusSender) {
+        self.status_listeners.push(listener);
+    }
+
+    fn announce_worker(&mut self, address: &Address) {
+        if self.status_listeners.is_empty() {
+            return;
+        }
+        let Some(identity) = identity::worker(self, address) else { return };
+        let workers = Value::Map(vec![(Value::from(address.as_str()), identity::without_metrics(identity))]);
+        let came = Value::Array(vec!["add".into(), Value::map([("workers", workers)])]);
+        self.status_listeners.retain(|listener| listener.send(came.clone()));
+    }
+
+    /// Tells every worker to close and ends all streams, at the scheduler's own end. The futures complete when what they
+    /// still had to say is sent.
+    pub(crate) fn close_streams(&mut self) -> Vec<BoxFuture<'static, ()>> {
+        let mut ends = Vec::with_capacity(self.workers.len() + self.clients.len());
+        for (_, mut peer) in self.workers.drain(..) {
+            for farewell in [CloseWorker { reason: "scheduler-close".to_owned() }.into(), CloseStream {}.into()] {
+                // Closing flushes.
+                let _ = peer.outbox.push(farewell);
+            }
+            ends.push(peer.outbox.close());
+        }
+        ends.extend(self.clients.drain(..).map(|(_, peer)| peer.outbox.close()));
+        self.status_listeners.drain(..).for_each(|listener| listener.close());
+        ends
+    }
+}
+
+/// The event log.
+impl Core {
+    /// Appends to a topic and sends to those who listen.
+    pub(crate) fn log_event(&mut self, topic: &Key, msg: Value) {
+        let now = self.clock.now();
+        let listeners = self.events.append(topic, now, msg.clone());
+        for client in listeners {
+            let event = TopicEvent { topic: Value::from(topic), event: (now, msg.clone()) };
+            self.to_client(&client, event.into());
+        }
+    }
+
+    /// A worker's event; maps are told which worker they come from.
+    fn log_worker_event(&mut self, worker: &Address, topics: &[Key], msg: Value) {
+        for topic in topics {
+            let own = topic.as_str() == Some(worker.as_str());
+            let msg = match msg.clone() {
+                Value::Map(mut entries) if !own => {
+                    entries.push(("worker".into(), worker.as_str().into()));
+                    Value::Map(entries)
+                }
+                other => other,
+            };
+            self.log_event(topic, msg);
+        }
+    }
+
+    fn log_to_all_and(&mut self, topic: &str, action: &str, mut fields: Vec<(&str, Value)>) {
+        fields.insert(0, ("action", action.into()));
+        let msg = Value::map(fields);
+        self.log_event(&Key::from(topic), msg.clone());
+        self.log_event(&Key::from("all"), msg);
+    }
+}
+
+/// Seconds between two heartbeats when `count` peers call, as upstream spreads them.
+#[expect(clippy::cast_precision_loss, reason = "counts of peers are far below 2^52")]
+pub(crate) fn heartbeat_interval(count: usize) -> f64 {
+    match count {
+        0..=10 => 0.5,
+        11..50 => 1.0,
+        50..200 => 2.0,
+        many => many as f64 / 200.0 + 1.0,
+    }
+}
+
+fn new_worker(registration: RegisterWorker, address: &Address) -> NewWorker {
+    let runtimes = match registration.runtimes() {
+        None => vec![Runtime::Python],
+        Some(listed) => {
+            let known = [("python", Runtime::Python), ("native", Runtime::Native)];
+            known.into_iter().filter(|(name, _)| listed.contains(name)).map(|(_, runtime)| runtime).collect()
+        }
+    };
+    let stimulus_id = registration.stimulus_id.unwrap_or_else(|| "worker-connect".into());
+    NewWorker {
+        address: address.clone(),
+        name: name_or_address(&registration.name, address),
+        server_id: registration.server_id,
+        status: registration.status,
+        nthreads: registration.nthreads,
+        memory_limit: registration.memory_limit.unwrap_or(0),
+        resources: registration.resources.unwrap_or_default(),
+        nanny: registration.nanny,
+        runtimes,
+        stimulus_id,
+    }
+}
+
+fn first_heartbeat(registration: &RegisterWorker, address: &Address) -> WorkerHeartbeat {
+    heartbeat_of(address.clone(), Vec::new(), &registration.metrics)
+}
+
+/// What the state needs of a heartbeat.
+pub(crate) fn heartbeat_of(worker: Address, executing: Vec<(Key, f64)>, metrics: &Value) -> WorkerHeartbeat {
+    let bytes = |value: Option<&Value>| value.and_then(Value::as_f64).map_or(0, whole_bytes);
+    WorkerHeartbeat {
+        worker,
+        executing,
+        bandwidth: metrics.get("bandwidth").and_then(|b| b.get("total")).and_then(Value::as_f64),
+        memory: bytes(metrics.get("memory")),
+        spilled_memory: bytes(metrics.get("spilled_bytes").and_then(|spilled| spilled.get("memory"))),
+        spilled_disk: bytes(metrics.get("spilled_bytes").and_then(|spilled| spilled.get("disk"))),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and maps NaN to 0")]
+fn whole_bytes(bytes: f64) -> u64 {
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_spread_with_the_number_of_peers() {
+        assert_eq!([0, 10, 11, 49, 50, 199, 200, 1000].map(heartbeat_interval), [0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0]);
+    }
+
+    #[test]
+    fn odd_metrics_of_a_worker_are_harmless() {
+        let metrics = Value::map([("memory", Value::Float(f64::NAN)), ("spilled_bytes", Value::map([("disk", (-5_i64).into())]))]);
+        let heartbeat = heartbeat_of(Address::from("tcp://h:1"), Vec::new(), &metrics);
+        assert_eq!((heartbeat.memory, heartbeat.spilled_disk, heartbeat.bandwidth), (0, 0, None));
+    }
+}

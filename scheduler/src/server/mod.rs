@@ -1,0 +1,29 @@
+//! The shell around the state: sockets, clocks and queues. It takes no scheduling decision.
+//!
+//! Start with [`Scheduler`] and [`driver`]: connection tasks decode what peers send and hand events to the one driver
+//! task that owns the state; what the state decides goes to the writer task of each peer's stream.
+
+mod client_stream;
+mod clock;
+mod core;
+mod driver;
+mod events;
+mod extensions;
+mod failure;
+mod graphs;
+pub(crate) mod identity;
+mod listener;
+mod options;
+pub(crate) mod peers;
+mod periodic;
+mod rpc;
+mod scheduler;
+mod shared;
+mod versions;
+mod worker_stream;
+
+pub(crate) use self::core::{Core, Totals};
+pub(crate) use failure::SchedulerClosed;
+pub use options::{DASHBOARD_PORT, LogLine, LogSource, SCHEDULER_PORT, SchedulerOptions, WORKER_TTL};
+pub use scheduler::{Scheduler, StartError};
+pub(crate) use shared::Server;

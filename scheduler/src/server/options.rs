@@ -1,0 +1,80 @@
+//! What a scheduler can be told at its start.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dask_protocol::Address;
+use dask_protocol::comm::CommConfig;
+
+use crate::state;
+
+/// `distributed.scheduler.worker-ttl`.
+pub const WORKER_TTL: Duration = Duration::from_secs(300);
+/// The port dask's schedulers listen on.
+pub const SCHEDULER_PORT: u16 = 8786;
+/// The port of dask's dashboard.
+pub const DASHBOARD_PORT: u16 = 8787;
+
+/// Everything [`super::Scheduler::start`] needs. `Default` is a scheduler as `dask scheduler` starts it.
+#[derive(Clone)]
+pub struct SchedulerOptions {
+    /// Addresses to listen on; an empty host means every interface, port 0 any port.
+    pub listen: Vec<Address>,
+    /// The address told to others, where it is not the first one listened on (`scheduler.contact-address`).
+    pub contact_address: Option<Address>,
+    /// `host:port` or `:port` of the HTTP server; none for no HTTP server.
+    pub dashboard_address: Option<String>,
+    /// Connections: timeouts, TLS, compression.
+    pub comm: CommConfig,
+    /// The Python that materialises graphs; none to search as the graph helper does.
+    pub python: Option<PathBuf>,
+    /// The settings of the state machine.
+    pub state: state::Config,
+    /// Close after this long without work; none for never.
+    pub idle_timeout: Option<Duration>,
+    /// Restart workers that have not called for this long; none for never.
+    pub worker_ttl: Option<Duration>,
+    /// Where to write the identity as JSON for others to find the scheduler; removed at close.
+    pub scheduler_file: Option<PathBuf>,
+    /// RPC ops refused with an error (`scheduler.blocked-handlers`).
+    pub blocked_handlers: Vec<String>,
+    /// Recent log lines for `get_logs`, newest first; none answers with no lines.
+    pub logs: Option<LogSource>,
+}
+
+/// One line of the log: unix time in seconds, level name, formatted text.
+pub type LogLine = (f64, String, String);
+
+/// Where `get_logs` finds recent lines; called with the most lines wanted, answers newest first.
+pub type LogSource = Arc<dyn Fn(usize) -> Vec<LogLine> + Send + Sync>;
+
+impl Default for SchedulerOptions {
+    fn default() -> SchedulerOptions {
+        SchedulerOptions {
+            listen: vec![Address::from_parts("tcp", "", SCHEDULER_PORT)],
+            contact_address: None,
+            dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
+            comm: CommConfig::default(),
+            python: None,
+            state: state::Config::default(),
+            idle_timeout: None,
+            worker_ttl: Some(WORKER_TTL),
+            scheduler_file: None,
+            blocked_handlers: Vec::new(),
+            logs: None,
+        }
+    }
+}
+
+impl fmt::Debug for SchedulerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SchedulerOptions")
+            .field("listen", &self.listen)
+            .field("contact_address", &self.contact_address)
+            .field("dashboard_address", &self.dashboard_address)
+            .field("python", &self.python)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! Requests: one function per op, grouped by what they are about.
+
+pub(super) mod broadcast;
+pub(super) mod events;
+pub(super) mod gather;
+pub(super) mod heartbeat;
+pub(super) mod metadata;
+pub(super) mod nanny;
+pub(super) mod plugins;
+pub(super) mod profile;
+pub(super) mod queries;
+pub(super) mod replicate;
+pub(super) mod restart;
+pub(super) mod retire;
+pub(super) mod scatter;
+pub(super) mod status;
+pub(super) mod tasks;
+pub(super) mod workers;
+
+use std::sync::Arc;
+
+use dask_protocol::message::Request;
+use tracing::warn;
+
+use super::extensions;
+use super::failure::{Failure, Reply, reply};
+use super::shared::Server;
+
+/// Ops that do nothing but wait for something to happen: given up when their caller leaves.
+pub(super) fn only_waits(op: &str) -> bool {
+    matches!(
+        op,
+        "event_wait" | "variable_get" | "variable_set" | "queue_get" | "queue_put" | "semaphore_acquire" | "multi_lock_acquire"
+    )
+}
+
+/// Answers a request that does not take its connection over.
+pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
+    let op = request.op();
+    if server.options.blocked_handlers.iter().any(|blocked| blocked == op) {
+        let text = format!("The '{op}' handler has been explicitly disallowed in Scheduler, possibly due to security concerns.");
+        return Err(Failure::value(text));
+    }
+    match op {
+        "identity" => queries::identity(server, &request).await,
+        "echo" => queries::echo(&request),
+        "ncores" => queries::ncores(server, &request, false).await,
+        "ncores_running" => queries::ncores(server, &request, true).await,
+        "who_has" => queries::who_has(server, &request).await,
+        "has_what" => queries::has_what(server, &request).await,
+        "processing" => queries::processing(server, &request).await,
+        "nbytes" => queries::nbytes(server, &request).await,
+        "get_task_status" => queries::task_status(server, &request).await,
+        "get_task_prefix_states" => queries::prefix_states(server).await,
+        "get_story" => queries::story(server, &request).await,
+        "get_runspec" => queries::run_spec(server, &request).await,
+        "get_error_cause" => queries::error_cause(server, &request).await,
+        "check_idle" => queries::idle_since(server).await,
+        "versions" => queries::versions(server, &request).await,
+        "adaptive_target" => workers::adaptive_target(server, &request).await,
+        "workers_to_close" => workers::workers_to_close(server, &request).await,
+        "set_resources" => workers::set_resources(server, &request).await,
+        "heartbeat_worker" => heartbeat::heartbeat(server, &request).await,
+        "unregister" => workers::unregister(server, &request).await,
+        "add_keys" => tasks::add_keys(server, &request).await,
+        "gather" => gather::gather(server, &request).await,
+        "scatter" => scatter::scatter(server, &request).await,
+        "update_data" => scatter::update_data(server, &request).await,
+        "replicate" => replicate::replicate(server, &request).await,
+        "broadcast" => broadcast::broadcast(server, &request).await,
+        "proxy" => broadcast::proxy(server, &request).await,
+        "worker_logs" => broadcast::worker_logs(server, &request).await,
+        "call_stack" => profile::call_stack(server, &request).await,
+        "profile" => profile::profile(server, &request).await,
+        "benchmark_hardware" => profile::benchmark_hardware(server).await,
+        "restart" => restart::restart(server, &request).await,
+        "restart_workers" => restart::restart_workers(server, &request).await,
+        "retire_workers" => retire::retire_workers(server, &request).await,
+        "terminate" => restart::terminate(server, &request),
+        "retry" => tasks::retry(server, &request).await,
+        "log_event" => events::log_event(server, &request).await,
+        "events" => events::events(server, &request).await,
+        "get_logs" | "logs" => events::logs(server, &request),
+        "get_metadata" => metadata::get(server, &request),
+        "set_metadata" => metadata::set(server, &request),
+        "register_worker_plugin" => plugins::register_worker_plugin(server, &request).await,
+        "unregister_worker_plugin" => plugins::unregister_worker_plugin(server, &request).await,
+        "register_nanny_plugin" => plugins::register_nanny_plugin(server, &request).await,
+        "unregister_nanny_plugin" => plugins::unregister_nanny_plugin(server, &request).await,
+        "run_function" | "feed" | "register_scheduler_plugin" | "unregister_scheduler_plugin" | "performance_report" => {
+            Err(needs_python(op))
+        }
+        _ => match extensions::answer(server, &request).await {
+            Some(answered) => answered,
+            None => Err(unknown(op)),
+        },
+    }
+}
+
+/// Ops whose arguments are Python functions that want upstream's `Scheduler` object.
+fn needs_python(op: &str) -> Failure {
+    Failure::unsupported(format!(
+        "dask-rs: the scheduler is a native program without a Python interpreter inside, so {op:?} cannot run Python code on it"
+    ))
+}
+
+/// Upstream answers nothing to an unknown op, and its callers then fail far away; an exception names it.
+fn unknown(op: &str) -> Failure {
+    warn!(target: "distributed.core", "No handler {op} found in Scheduler");
+    Failure::unsupported(format!("dask-rs: the scheduler does not know the operation {op:?}"))
+}
+
+/// The reply of upstream's handlers that return `OK`.
+fn ok() -> Reply {
+    reply("OK")
+}

@@ -1,0 +1,98 @@
+//! `retire_workers`: let workers go after they handed over what only they hold.
+
+use dask_protocol::message::{Pairs, Request, StimulusId};
+use dask_protocol::{Address, Key, Value};
+use serde::Deserialize;
+use tracing::{info, warn};
+
+use super::super::core::Core;
+use super::super::failure::{Failure, Reply, reply};
+use super::super::identity;
+use super::super::peers::name_text;
+use super::super::shared::Server;
+use super::queries::names_text;
+use super::workers::{CloseCriteria, workers_to_close_now};
+
+#[derive(Deserialize)]
+struct Args {
+    #[serde(default)]
+    workers: Option<Vec<Address>>,
+    #[serde(default)]
+    names: Option<Vec<Value>>,
+    #[serde(default)]
+    close_workers: bool,
+    #[serde(default = "yes")]
+    remove: bool,
+    #[serde(default)]
+    stimulus_id: Option<StimulusId>,
+    #[serde(flatten)]
+    criteria: CloseCriteria,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `retire_workers`.
+pub(crate) async fn retire_workers(server: &Server, request: &Request) -> Reply {
+    let Args { workers, names, close_workers, remove, stimulus_id, criteria } = request.args()?;
+    let stimulus_id = stimulus_id.unwrap_or_else(|| format!("retire-workers-{}", server.clock.now()).into());
+    let chosen = match (workers, names) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::builtin("TypeError", "names and workers are mutually exclusive"));
+        }
+        (Some(workers), None) => {
+            info!(target: "distributed.scheduler", "Retire worker addresses (stimulus_id='{stimulus_id}') {workers:?}");
+            let known = move |core: &mut Core| workers.into_iter().filter(|w| core.workers.contains_key(w)).collect();
+            server.driver.run(known).await?
+        }
+        (None, Some(names)) => {
+            info!(target: "distributed.scheduler", "Retire worker names {}", names_text(&names));
+            server.driver.run(move |core| by_name(core, &names)).await?
+        }
+        (None, None) => workers_to_close_now(server, criteria).await?,
+    };
+    reply(&retire(server, chosen, remove, close_workers).await?)
+}
+
+/// Names that came through a command line are text; they are compared as such.
+fn by_name(core: &Core, names: &[Value]) -> Vec<Address> {
+    let names: Vec<String> = names.iter().map(name_text).collect();
+    let named = core.workers.iter().filter(|(_, peer)| names.contains(&name_text(&peer.info.name)));
+    named.map(|(address, _)| address.clone()).collect()
+}
+
+async fn retire(
+    server: &Server,
+    workers: Vec<Address>,
+    remove: bool,
+    close: bool,
+) -> Result<Pairs<Address, Value>, Failure> {
+    if workers.is_empty() {
+        return Ok(Pairs::default());
+    }
+    let asked = server.driver.run(move |core| {
+        let identities: Vec<(Address, Value)> =
+            workers.iter().filter_map(|w| Some((w.clone(), identity::worker(core, w)?))).collect();
+        (identities, core.retire(workers, remove, close))
+    });
+    let (identities, done) = asked.await?;
+    let (retired, kept) = done.await.map_err(|_| Failure::runtime("the scheduler closed before the workers retired"))?;
+    for worker in &kept {
+        warn!(
+            target: "distributed.scheduler",
+            "Could not retire worker '{worker}': unique data could not be moved to any other worker"
+        );
+    }
+    for worker in &retired {
+        info!(target: "distributed.scheduler", "Retired worker '{worker}'");
+    }
+    let names = |workers: &[Address]| Value::from(workers.iter().map(|w| w.as_str()).collect::<Vec<_>>());
+    let msg = Value::map([
+        ("action", "retire-workers".into()),
+        ("retired", names(&retired)),
+        ("could-not-retire", names(&kept)),
+    ]);
+    server.driver.run(move |core| core.log_event(&Key::from("all"), msg)).await?;
+    Ok(identities.into_iter().filter(|(worker, _)| retired.contains(worker)).collect())
+}
