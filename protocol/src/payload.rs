@@ -179,6 +179,9 @@ impl Payload {
         if counts.len() != offsets.len() {
             return Err(DecodeError::FrameTable("split counts and offsets differ in number"));
         }
+        if counts.iter().fold(0, |sum: u64, &count| sum.saturating_add(count)) > frames.len() as u64 {
+            return Err(DecodeError::FrameTable("splits overlap"));
+        }
         counts.iter().zip(offsets).map(|(&count, &offset)| join_range(&frames, offset, count)).collect()
     }
 
@@ -344,6 +347,21 @@ mod tests {
         let Value::Array(items) = naming_payload(1, 300_000).decode().expect("well-formed") else { panic!("an array") };
         let [Value::Payload(payload)] = &items[..] else { panic!("one payload") };
         assert_eq!(payload.frames().len(), 300_000);
+    }
+
+    #[test]
+    fn splits_that_overlap_are_refused() {
+        let split = |counts: &[i32], offsets: &[i32]| {
+            let numbers = |numbers: &[i32]| Value::from(numbers.to_vec());
+            let header = Value::map([("split-num-sub-frames", numbers(counts)), ("split-offsets", numbers(offsets))]);
+            let header = rmp_serde::to_vec_named(&header).expect("packs").into();
+            let frames = ["a", "b", "c"].map(|text| Bytes::from_static(text.as_bytes())).to_vec();
+            Payload::from_raw(PayloadKind::Serialized, header, frames).logical_frames()
+        };
+        assert_eq!(split(&[2, 1], &[0, 2]).expect("valid"), ["ab", "c"]);
+        assert!(split(&[3, 3], &[0, 0]).is_err());
+        assert!(split(&[2], &[2]).is_err());
+        assert!(split(&[1, 1], &[0]).is_err());
     }
 
     #[test]
