@@ -109,7 +109,8 @@ impl Topology {
                 return position.keys().skip(start).copied().collect();
             }
             let needs = self.dependencies.neighbors_slice(node);
-            node = *needs.iter().find(|&&n| missing[n as usize] > 0).expect("an unsorted node has an unsorted dependency");
+            node =
+                *needs.iter().find(|&&n| missing[n as usize] > 0).expect("an unsorted node has an unsorted dependency");
         }
     }
 }

@@ -17,8 +17,8 @@ use dask_protocol::Value;
 use dask_protocol::message::ErrorInfo;
 use tokio::sync::Semaphore;
 
-pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames};
 use self::messages::{Annotated, Versions};
+pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames};
 use self::process::HelperProcess;
 
 /// Helpers at a time, unless configured: a second one so that a slow graph does not hold up other clients.

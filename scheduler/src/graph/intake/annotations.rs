@@ -18,10 +18,7 @@ pub(super) enum Table {
     /// All tasks have the same.
     Uniform(Arc<Annotations>),
     /// Which of the distinct annotations each task has.
-    PerTask {
-        distinct: Vec<Arc<Annotations>>,
-        of_task: Vec<u32>,
-    },
+    PerTask { distinct: Vec<Arc<Annotations>>, of_task: Vec<u32> },
 }
 
 impl Table {
@@ -54,7 +51,8 @@ impl Table {
             of_task.push(*number_of.entry(cells).or_insert(next));
         }
         let combine = |cells: &Vec<(usize, u32)>| {
-            let own = cells.iter().map(|&(column, value)| (&columns[column].name, &columns[column].values[value as usize]));
+            let own =
+                cells.iter().map(|&(column, value)| (&columns[column].name, &columns[column].values[value as usize]));
             let inherited = general.iter().filter(|(name, _)| !own.clone().any(|(own, _)| own == name));
             let entries = inherited.map(|(name, value)| (name, value)).chain(own.clone());
             let entries = entries.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -166,7 +164,8 @@ mod tests {
             ("span", Value::map([("name", Value::from(vec!["a"])), ("ids", Value::from(vec!["1", "2"]))])),
             ("mine", "x".into()),
         ];
-        let read = read(entries.clone().map(|(name, value)| (name.to_owned(), value)).to_vec(), 7.0).expect("well formed");
+        let read =
+            read(entries.clone().map(|(name, value)| (name.to_owned(), value)).to_vec(), 7.0).expect("well formed");
         assert!((read.priority - 3.0).abs() < f64::EPSILON);
         assert_eq!(read.retries, 2);
         assert_eq!(read.workers, ["alice", "tcp://h:1"]);

@@ -71,9 +71,10 @@ fn is_plain(value: &PickleValue) -> bool {
         | PickleValue::Float(_)
         | PickleValue::Str(_)
         | PickleValue::Bytes(_) => true,
-        PickleValue::List(items) | PickleValue::Tuple(items) | PickleValue::Set(items) | PickleValue::FrozenSet(items) => {
-            items.iter().all(is_plain)
-        }
+        PickleValue::List(items)
+        | PickleValue::Tuple(items)
+        | PickleValue::Set(items)
+        | PickleValue::FrozenSet(items) => items.iter().all(is_plain),
         PickleValue::Dict(entries) => entries.iter().all(|(key, value)| is_plain(key) && is_plain(value)),
         PickleValue::Opaque(_) => false,
     }
@@ -112,7 +113,9 @@ pub(super) fn actors(field: &Value, wanted: &[Key]) -> Result<HashSet<Key, FxBui
     match field {
         Value::Nil | Value::Bool(false) => Ok(HashSet::default()),
         Value::Bool(true) => Ok(wanted.iter().cloned().collect()),
-        Value::Array(keys) | Value::Set(keys) => keys.iter().map(Value::to_key).collect::<Option<_>>().ok_or_else(wrong),
+        Value::Array(keys) | Value::Set(keys) => {
+            keys.iter().map(Value::to_key).collect::<Option<_>>().ok_or_else(wrong)
+        }
         Value::Int(_)
         | Value::UInt(_)
         | Value::Float(_)

@@ -21,11 +21,11 @@ use dask_protocol::pickle::{Graph, Intake as Split, NodeClass, read_expression, 
 use dask_protocol::{Key, Payload, Value};
 use tracing::debug;
 
-pub use self::error::IntakeError;
-pub use self::timedelta::parse_timedelta;
 use self::annotations::Table;
 use self::assemble::{Node, assemble, nodes};
+pub use self::error::IntakeError;
 use self::fields::{GlobalAnnotations, Settled};
+pub use self::timedelta::parse_timedelta;
 use super::helper::{AnnotationColumn, BarrierFacts, HelperOptions, HelperPool, MaterializeRequest};
 use crate::state::{ClientId, Runtime, TaskSpec, UpdateGraph};
 

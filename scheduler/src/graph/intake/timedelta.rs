@@ -58,9 +58,15 @@ mod tests {
 
     #[test]
     fn durations_are_dasks() {
-        for (text, seconds) in
-            [("100 ms", 0.1), ("60s", 60.0), ("3", 3.0), ("2.5 minutes", 150.0), ("1e3us", 1e-3), ("hour", 3600.0), ("3 DAYS", 259_200.0)]
-        {
+        for (text, seconds) in [
+            ("100 ms", 0.1),
+            ("60s", 60.0),
+            ("3", 3.0),
+            ("2.5 minutes", 150.0),
+            ("1e3us", 1e-3),
+            ("hour", 3600.0),
+            ("3 DAYS", 259_200.0),
+        ] {
             let parsed = parse_timedelta(&text.into()).expect(text);
             assert!((parsed - seconds).abs() < 1e-9, "{text}: {parsed}");
         }

@@ -71,7 +71,8 @@ fn every_order_is_a_permutation_with_dependencies_first() {
             list.sort_unstable();
             list.dedup();
         });
-        let roots: Vec<u32> = (0..count32(lists.len())).filter(|&n| lists[n as usize].is_empty() && n % 2 == 0).collect();
+        let roots: Vec<u32> =
+            (0..count32(lists.len())).filter(|&n| lists[n as usize].is_empty() && n % 2 == 0).collect();
         for literals in [&[][..], &roots] {
             let order = order_of(&lists, literals);
             assert_valid(&lists, &order);
@@ -165,4 +166,31 @@ fn deep_and_wide_graphs_need_no_recursion() {
         })
         .collect();
     assert_valid(&running_sum, &order_of(&running_sum, &[]));
+}
+
+/// A graph recorded by `tests/data/make_orders.py`.
+#[derive(serde::Deserialize)]
+struct Recorded {
+    name: String,
+    needs: Vec<Vec<u32>>,
+    literals: Vec<u32>,
+    /// dask's order, unless it depends on the hash seed.
+    order: Option<Vec<u32>>,
+    /// The most results held at once in dask's order.
+    peak: usize,
+}
+
+#[test]
+fn orders_are_dasks_where_dask_is_deterministic_and_hold_no_more_elsewhere() {
+    let text = include_str!("../../../tests/data/orders.json");
+    let graphs: Vec<Recorded> = serde_json::from_str(text).expect("recorded graphs");
+    assert!(graphs.len() > 20);
+    for Recorded { name, needs, literals, order, peak: held } in graphs {
+        let ours = order_of(&needs, &literals);
+        assert_valid(&needs, &ours);
+        assert!(peak(&needs, &ours) <= held, "{name}: {} held, dask holds {held}", peak(&needs, &ours));
+        if let Some(order) = order {
+            assert_eq!(ours, order, "{name}");
+        }
+    }
 }
