@@ -179,7 +179,10 @@ impl Desk {
                 let _ = self.events.send(Event::CloseGracefully { reason: args.reason("nanny-close-gracefully") });
                 Ok(Answer::Value(Value::Nil))
             }
-            "run" => Err(Refusal::Error(uncaught("NotImplementedError", &self.no_python("cannot run a function")))),
+            "run" => {
+                let text = self.no_python("cannot run a function");
+                Err(Refusal::Error(ErrorReply { status: "error".into(), ..uncaught("NotImplementedError", &text) }))
+            }
             "plugin_add" => {
                 let name = request.args::<Named>()?.name.unwrap_or_else(|| "unnamed".to_owned());
                 let text = self.no_python(&format!("cannot set up the nanny plugin {name:?}"));
