@@ -58,15 +58,47 @@ impl Process {
     /// # Panics
     /// With everything it said, when the line does not come before [`START_DEADLINE`].
     pub fn line_with(&self, text: &str) -> String {
+        self.nth_line_with(1, text)
+    }
+
+    /// Waits for the `n`th line (from 1) that contains `text` and gives it.
+    ///
+    /// # Panics
+    /// With everything it said, when the line does not come before [`START_DEADLINE`].
+    pub fn nth_line_with(&self, n: usize, text: &str) -> String {
         let deadline = Instant::now() + START_DEADLINE;
         let mut lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+            if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(n - 1) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{}: no line with {text:?} in:\n{}", self.name, lines.join("\n"));
+            assert!(!left.is_zero(), "{}: no line {n} with {text:?} in:\n{}", self.name, lines.join("\n"));
             (lines, _) = self.log.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it was reaped already.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap_or_else(|e| panic!("{}: cannot be signalled: {e}", self.name));
+    }
+
+    /// Waits for it to end.
+    ///
+    /// # Panics
+    /// With everything it said, when it does not end before [`START_DEADLINE`].
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{}: does not end:\n{}", self.name, self.log());
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    dask::cli::worker::main(std::env::args_os())
+    dask::cli::worker::main(std::env::args_os(), &[])
 }

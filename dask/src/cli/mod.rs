@@ -3,6 +3,7 @@
 mod address;
 pub mod parse;
 mod pid_file;
+pub mod scheduler;
 mod scheduler_args;
 mod signals;
 pub mod system;

@@ -35,8 +35,9 @@ const LIFETIME_REASON: &str = "worker-lifetime-reached";
 /// How long a nanny gives its worker when a signal asks to close, in seconds; upstream's value.
 const SIGNAL_CLOSE_SECONDS: f64 = 10.0;
 
-/// Runs the command with these arguments, the program's name first.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the command with these arguments, the program's name first. `prefix` is what this program needs in front of
+/// such arguments to run this command, when a nanny starts it again.
+pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> ExitCode {
     let args = match WorkerArgs::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => return super::usage(&error),
@@ -44,18 +45,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.version {
         return show_version("dask-worker");
     }
-    super::report(run(&args))
+    super::report(run(&args, prefix))
 }
 
 /// All that the parts of one command share.
 struct Command<'a> {
     args: &'a WorkerArgs,
+    prefix: &'a [&'a str],
     scheduler: Address,
     comm: CommConfig,
     logs: LogRing,
 }
 
-fn run(args: &WorkerArgs) -> Result<ExitCode, Failure> {
+fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
     let logs = logging::init(args.log_level.as_deref()).map_err(Failure::Usage)?;
     for warning in args.check_unsupported().map_err(Failure::Usage)? {
         warn!(target: LOGGER, "{warning}");
@@ -72,7 +74,7 @@ fn run(args: &WorkerArgs) -> Result<ExitCode, Failure> {
             warn!(target: "distributed.worker.memory", "{warning}");
         }
         let comm = args.tls.comm_config(args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
-        let command = Command { args, scheduler, comm, logs };
+        let command = Command { args, prefix, scheduler, comm, logs };
         match (&args.nanny_address, &plan.workers[..]) {
             (None, plans) if !args.no_nanny => command.run_nannies(plans).await,
             (None, [plan, ..]) => command.run_worker(plan).await,
@@ -125,7 +127,8 @@ impl Command<'_> {
     }
 
     fn nanny_options(&self, plan: &WorkerPlan, program: PathBuf) -> NannyOptions {
-        let args = plan.child_args(self.args, &self.scheduler).into_iter().map(OsString::from).collect();
+        let prefix = self.prefix.iter().map(OsString::from);
+        let args = prefix.chain(plan.child_args(self.args, &self.scheduler).into_iter().map(OsString::from)).collect();
         NannyOptions {
             scheduler: self.scheduler.clone(),
             listen: plan.nanny_listen.clone(),

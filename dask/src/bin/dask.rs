@@ -1,0 +1,32 @@
+//! The command `dask`, as upstream's front for the other two: `dask scheduler ...`, `dask worker ...`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest = |name: &str| [OsString::from(name)].into_iter().chain(args).collect::<Vec<_>>();
+    match command.to_str() {
+        Some("scheduler") => dask::cli::scheduler::main(rest("dask-scheduler")),
+        Some("worker") => dask::cli::worker::main(rest("dask-worker"), &["worker"]),
+        Some("--version") => {
+            println!("dask, version {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+const USAGE: &str = "Usage: dask [--version] COMMAND [OPTIONS]...
+
+Commands:
+  scheduler  Launch a Dask scheduler.
+  worker     Launch a Dask worker attached to an existing scheduler";
