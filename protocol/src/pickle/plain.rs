@@ -209,7 +209,7 @@ mod tests {
         let Ok(PickleValue::Opaque(object)) = loads(point) else { panic!("a named tuple is opaque") };
         assert_eq!((object.module.as_str(), object.name.as_str()), ("m", "Point"));
         assert_eq!(object.args, vec![1.into(), 2.into()]);
-        assert_eq!(&object.pickle[..], point);
+        assert_eq!(&object.pickle[..], b"\x80\x04\x8c\x01m\x8c\x05Point\x93K\x01K\x02\x86\x81\x94.");
     }
 
     #[test]

@@ -112,6 +112,7 @@ struct Sharing {
     /// How many tasks reach it.
     tasks: u32,
     verdict: Verdict,
+    is_task: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -127,6 +128,9 @@ impl<'a> CommonParts<'a> {
         let nodes = vec![Sharing::default(); arena.len()];
         let mut common = CommonParts { arena, task_count: tasks.len(), nodes, stack: Vec::new(), stamp: 0, steps: 0 };
         for &task in tasks {
+            common.nodes[task as usize].is_task = true;
+        }
+        for &task in tasks {
             common.stamp += 1;
             common.stack.push(task);
             while let Some(id) = common.stack.pop() {
@@ -136,7 +140,9 @@ impl<'a> CommonParts<'a> {
                 }
                 sharing.stamp = common.stamp;
                 sharing.tasks += 1;
-                if sharing.tasks == 1 {
+                // Another task that this one reaches, by way of the graph itself, will look into its parts on its own.
+                let first = if sharing.is_task { id == task } else { sharing.tasks == 1 };
+                if first {
                     arena.push_references(id, &mut common.stack);
                 }
             }

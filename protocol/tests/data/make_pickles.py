@@ -472,7 +472,9 @@ def big_map():
 def expected_values(mode, obj, given):
     from dask._task_spec import execute_graph
 
-    dsk = obj if mode in ("dict", "unrun") else obj.__dask_graph__()
+    if mode == "unrun":
+        return {k: v.dependencies for k, v in obj.items()}, {}
+    dsk = obj if mode == "dict" else obj.__dask_graph__()
     from dask._task_spec import convert_legacy_graph
 
     dsk = convert_legacy_graph(dsk)
