@@ -1,1 +1,1 @@
-//! (crate docs)
+//! Benchmarks of dask-rs. `cargo bench -p dask-benches` runs them all; they assert nothing.

@@ -1,4 +1,44 @@
-//! (crate docs)
+//! A native Dask engine: a scheduler, workers and nannies on the wire protocol of `dask.distributed`.
+//!
+//! Python programs use it through `dask-scheduler` and `dask-worker` ([`cli`]) and the client they have. Rust programs
+//! read [`task`] and [`LocalCluster`] first:
+//!
+//! ```
+//! #[dask::task]
+//! fn add(a: i64, b: i64) -> i64 {
+//!     a + b
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = dask::LocalCluster::builder().workers(2).start().await?;
+//! let client = cluster.client().await?;
+//! let three = client.submit(add(1, 2));
+//! let thirteen = client.submit(add(&three, 10)); // a future is an argument
+//! assert_eq!(thirteen.result().await?, 13);
+//! # client.close().await;
+//! # cluster.close().await;
+//! # Ok(()) }
+//! ```
 
 pub mod cli;
+mod cluster;
 pub mod logging;
+pub mod worker;
+
+pub use cluster::{ClusterError, LocalCluster, LocalClusterBuilder};
+pub use dask_client::{
+    CallArg, Client, ClientError, ClientOptions, Future, GraphBuilder, GraphError, IntoArg, Node, Status, TaskCall,
+    TaskError, as_completed,
+};
+pub use dask_macros::task;
+pub use dask_protocol::{Address, Key, Value};
+pub use dask_scheduler::{Scheduler, SchedulerOptions};
+
+/// What `#[dask::task]` expands to; not for direct use.
+#[doc(hidden)]
+pub mod __private {
+    pub use dask_worker::native::{Arg, ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
+    pub use inventory;
+}
+
