@@ -38,6 +38,10 @@ mod scaling;
 mod stealing;
 mod story;
 mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod timeout;
 mod transition;
 mod update_graph;

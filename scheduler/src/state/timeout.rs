@@ -127,7 +127,8 @@ impl State {
         for &id in &self.unrunnable {
             let unrunnable_since = f64::from_bits(self.tasks[id].queue_number);
             if self.now > unrunnable_since + timeout {
-                failed.push((id, since.is_none_or(|since| since >= unrunnable_since)));
+                // Somebody ran after it became unrunnable, or runs now: then workers are not what is missing.
+                failed.push((id, since.is_none_or(|since| since > unrunnable_since)));
             }
         }
         if since.is_some_and(|since| self.now > since + timeout) {

@@ -41,7 +41,20 @@ impl State {
             // A forgotten task may still be on the stack.
             if let Some(finish) = self.tasks.get_mut(id).and_then(|task| task.recommended.take()) {
                 self.transition(id, finish);
+                self.drop_stale_failure(id);
             }
+        }
+    }
+
+    /// A task that was to err, but was let go of before it came to that, has no failure. Upstream keeps the blame on
+    /// such tasks, and errs what is built on them later for a reason that may be long gone.
+    fn drop_stale_failure(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(id)
+            && task.failure.is_some()
+            && task.state != TaskState::Erred
+            && task.recommended != Some(TaskState::Erred)
+        {
+            task.failure = None;
         }
     }
 

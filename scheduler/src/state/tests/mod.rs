@@ -1,0 +1,10 @@
+//! Behaviour of the state, by theme. Every event of every test is followed by `State::check`.
+
+mod clients;
+mod failures;
+mod lifecycle;
+mod membership;
+mod placement;
+mod randomised;
+mod replicas;
+mod stealing;
