@@ -6,8 +6,8 @@ answers on standard output, one at a time; every other use of standard output, b
 
 A message is a list of frames: their number, the length of each (unsigned 64 bit, little endian), then the frames. Frame 0
 is a msgpack map, the others are referred to by position. The first message is the helper's own: JSON, whether it is fit
-for service. A request has ``op``: ``materialize``, ``annotate`` or ``versions``. A reply has ``status``: ``ok`` or
-``error``; errors carry the pickled exception, for the user to see what really happened.
+for service. A request has ``op``, one of ``OPERATIONS``. A reply has ``status``: ``ok`` or ``error``; errors carry the
+pickled exception, for the user to see what really happened.
 
 The end of standard input ends the process, whatever user code is doing.
 """
@@ -309,13 +309,94 @@ def versions(body, frames):
     return reply
 
 
+class SchedulerStandIn:
+    """What ``dask_scheduler`` is for functions and plugins: facts about the scheduler, and what a helper can do itself."""
+
+    def __init__(self, body):
+        self.local_directory = body["directory"]
+        for name, value in body["facts"].items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name):
+        raise AttributeError(
+            "dask-rs: the scheduler is a native program; Python code on it runs in a process beside it, where the "
+            "scheduler has no %r" % name
+        )
+
+    async def upload_file(self, filename, data, load=True):
+        from distributed.utils import import_file
+
+        path = os.path.join(self.local_directory, os.path.basename(filename))
+        with open(path, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+        if load:
+            import_file(path)
+        return {"status": "OK", "nbytes": len(data)}
+
+
+def settle(result):
+    """The outcome of a call that may be a coroutine."""
+    import asyncio
+    import inspect
+
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait():
+        return await result
+
+    return asyncio.run(wait())
+
+
+def run_function(body, frames):
+    import msgpack
+    from distributed.protocol import pickle
+    from distributed.protocol.serialize import serialize
+    from distributed.utils import has_arg
+
+    function = pickle.loads(frames[body["function"]])
+    args = pickle.loads(frames[body["args"]]) if frames[body["args"]] else ()
+    kwargs = pickle.loads(frames[body["kwargs"]]) if frames[body["kwargs"]] else {}
+    if has_arg(function, "dask_scheduler"):
+        kwargs["dask_scheduler"] = SchedulerStandIn(body)
+    header, parts = serialize(settle(function(*args, **kwargs)), on_error="message")
+    header["num-sub-frames"] = len(parts)
+    reply = Reply()
+    reply.body["header"] = reply.attach(msgpack.packb(header, use_bin_type=True))
+    reply.body["parts"] = [reply.attach(bytes(part)) for part in parts]
+    return reply
+
+
+def start_plugin(body, frames):
+    from distributed.diagnostics.plugin import SchedulerPlugin
+    from distributed.protocol import pickle
+
+    plugin = pickle.loads(frames[body["plugin"]])
+    hooks = [name for name, hook in vars(SchedulerPlugin).items() if callable(hook) and not name.startswith("_")]
+    called = [name for name in hooks if name != "start" and is_overridden(plugin, SchedulerPlugin, name)]
+    if called:
+        raise NotImplementedError(
+            "dask-rs: the scheduler is a native program and does not call the hooks of scheduler plugins, but %s has %s"
+            % (type(plugin).__name__, ", ".join(called))
+        )
+    if hasattr(plugin, "start"):
+        settle(plugin.start(SchedulerStandIn(body)))
+    return Reply()
+
+
+def is_overridden(instance, base, name):
+    return getattr(type(instance), name, None) not in (None, getattr(base, name))
+
+
 def load_keys(frame):
     import msgpack
 
     return msgpack.loads(frame, raw=False, use_list=False, strict_map_key=False)
 
 
-OPERATIONS = {"materialize": materialize, "annotate": annotate, "versions": versions}
+OPERATIONS = {
+    operation.__name__: operation for operation in (materialize, annotate, versions, run_function, start_plugin)
+}
 
 
 def error_reply(error):

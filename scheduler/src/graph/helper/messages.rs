@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dask_protocol::message::ErrorInfo;
-use dask_protocol::{Key, Payload, Value};
+use dask_protocol::{Key, Payload, PayloadKind, Value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -230,5 +230,67 @@ impl Versions {
             versions: Value,
         }
         read::<Written>(frames).map(|written| written.versions)
+    }
+}
+
+/// A function to run beside the scheduler (`run_on_scheduler`), pickled.
+#[derive(Debug, Clone)]
+pub struct RunFunction {
+    /// The function.
+    pub function: Bytes,
+    /// A tuple; empty for none.
+    pub args: Bytes,
+    /// A dict; empty for none.
+    pub kwargs: Bytes,
+}
+
+impl RunFunction {
+    pub(super) fn frames(&self, stand_in: &StandIn<'_>) -> Vec<Bytes> {
+        let mut body = stand_in.entries("run_function");
+        body.extend([("function", Value::Int(1)), ("args", Value::Int(2)), ("kwargs", Value::Int(3))]);
+        vec![pack(&Value::map(body)), self.function.clone(), self.args.clone(), self.kwargs.clone()]
+    }
+
+    pub(super) fn read(frames: &[Bytes]) -> Result<Payload, HelperError> {
+        #[derive(Deserialize)]
+        struct Written {
+            header: usize,
+            parts: Vec<usize>,
+        }
+        let written: Written = read(frames)?;
+        let parts = written.parts.into_iter().map(|at| frame(frames, at)).collect::<Result<_, _>>()?;
+        Ok(Payload::from_raw(PayloadKind::Serialized, frame(frames, written.header)?, parts))
+    }
+}
+
+/// What Python code that asks for `dask_scheduler` is given.
+pub(super) struct StandIn<'a> {
+    /// Its attributes by name.
+    pub(super) facts: &'a Value,
+    /// Its `local_directory`.
+    pub(super) directory: &'a std::path::Path,
+}
+
+impl StandIn<'_> {
+    fn entries(&self, op: &'static str) -> Vec<(&'static str, Value)> {
+        let directory = self.directory.to_string_lossy().into_owned();
+        vec![("op", op.into()), ("facts", self.facts.clone()), ("directory", directory.into())]
+    }
+}
+
+/// The request to start a scheduler plugin, and its reply.
+pub(super) struct StartPlugin;
+
+impl StartPlugin {
+    pub(super) fn frames(plugin: Bytes, stand_in: &StandIn<'_>) -> Vec<Bytes> {
+        let mut body = stand_in.entries("start_plugin");
+        body.push(("plugin", Value::Int(1)));
+        vec![pack(&Value::map(body)), plugin]
+    }
+
+    pub(super) fn read(frames: &[Bytes]) -> Result<(), HelperError> {
+        #[derive(Deserialize)]
+        struct Written {}
+        read::<Written>(frames).map(|Written {}| ())
     }
 }

@@ -9,20 +9,24 @@ mod messages;
 mod process;
 mod python;
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
-use dask_protocol::Value;
 use dask_protocol::message::ErrorInfo;
+use dask_protocol::{Payload, Value};
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
-use self::messages::{Annotated, Versions};
-pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames};
+use self::messages::{Annotated, StandIn, StartPlugin, Versions};
+pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames, RunFunction};
 use self::process::HelperProcess;
 
 /// Helpers at a time, unless configured: a second one so that a slow graph does not hold up other clients.
 pub const HELPERS_MAX: usize = 2;
+/// Most scheduler plugins that new helpers are set up with; every `Client.upload_file` is one.
+const PLUGINS_MAX: usize = 1_000;
 
 /// How helpers are found and how many there may be.
 #[derive(Debug, Clone)]
@@ -54,6 +58,9 @@ pub enum HelperError {
     /// The process died.
     #[error("The process that builds graphs for the scheduler died while it worked on this graph: {0}")]
     Died(String),
+    /// The scheduler could not do its part.
+    #[error("The scheduler cannot run Python beside it: {0}")]
+    Environment(String),
     /// The process answered something that makes no sense.
     #[error("The process that builds graphs for the scheduler gave an answer that cannot be read: {0}")]
     Answer(String),
@@ -67,14 +74,31 @@ pub struct HelperPool(Arc<Pool>);
 struct Pool {
     options: HelperOptions,
     slots: Semaphore,
-    idle: Mutex<Vec<HelperProcess>>,
+    idle: Mutex<Vec<Idle>>,
+    /// Requests that start the plugins registered so far; every helper handles each of them (twice, if several were
+    /// registered at the same time).
+    plugins: Mutex<Vec<Vec<Bytes>>>,
+    directory: OnceLock<TempDir>,
+}
+
+/// A helper that waits, and how many of the plugins it has started.
+#[derive(Debug)]
+struct Idle {
+    process: HelperProcess,
+    plugins: usize,
 }
 
 impl HelperPool {
     /// A pool without any process yet.
     pub fn new(options: HelperOptions) -> HelperPool {
         let slots = Semaphore::new(options.helpers_max.max(1));
-        HelperPool(Arc::new(Pool { options, slots, idle: Mutex::new(Vec::new()) }))
+        HelperPool(Arc::new(Pool {
+            options,
+            slots,
+            idle: Mutex::default(),
+            plugins: Mutex::default(),
+            directory: OnceLock::new(),
+        }))
     }
 
     /// Runs an expression's `__dask_graph__` and everything else that takes Python.
@@ -104,6 +128,40 @@ impl HelperPool {
         Versions::read(&reply)
     }
 
+    /// Runs a function for `run_on_scheduler`. Its `dask_scheduler` is an object with the attributes in `facts`, a map.
+    ///
+    /// # Errors
+    /// [`HelperError`]: the function's exception, or what is wrong with the helpers.
+    pub async fn run_function(&self, function: &RunFunction, facts: &Value) -> Result<Payload, HelperError> {
+        let stand_in = StandIn { facts, directory: self.directory()? };
+        let reply = self.request(&function.frames(&stand_in)).await?;
+        RunFunction::read(&reply)
+    }
+
+    /// Starts a pickled scheduler plugin in this and every later helper: uploaded files are importable from then on.
+    ///
+    /// # Errors
+    /// [`HelperError`]: the plugin's exception, that it has hooks (nobody would call them), or what is wrong with the helpers.
+    pub async fn start_plugin(&self, plugin: Bytes, facts: &Value) -> Result<(), HelperError> {
+        let frames = StartPlugin::frames(plugin, &StandIn { facts, directory: self.directory()? });
+        if self.plugins().len() >= PLUGINS_MAX {
+            return Err(HelperError::Environment(format!("more than {PLUGINS_MAX} scheduler plugins")));
+        }
+        let _slot = self.0.slots.acquire().await.expect("the pool's semaphore is never closed");
+        let mut helper = self.take().await?;
+        let reply = helper.process.request(&frames).await.map_err(HelperError::Died)?;
+        let started = StartPlugin::read(&reply);
+        if started.is_ok() {
+            let mut plugins = self.plugins();
+            plugins.push(frames);
+            if helper.plugins + 1 == plugins.len() {
+                helper.plugins += 1;
+            }
+        }
+        self.put_back(helper);
+        started
+    }
+
     /// Starts a helper if there is none, so that the first graph does not wait for Python's imports.
     ///
     /// # Errors
@@ -118,17 +176,39 @@ impl HelperPool {
     async fn request(&self, frames: &[Bytes]) -> Result<Vec<Bytes>, HelperError> {
         let _slot = self.0.slots.acquire().await.expect("the pool's semaphore is never closed");
         let mut helper = self.take().await?;
-        let reply = helper.request(frames).await.map_err(HelperError::Died)?;
+        let reply = helper.process.request(frames).await.map_err(HelperError::Died)?;
         self.put_back(helper);
         Ok(reply)
     }
 
-    async fn take(&self) -> Result<HelperProcess, HelperError> {
-        while let Some(mut helper) = self.idle().pop() {
-            if helper.is_alive() {
-                return Ok(helper);
+    /// A helper that has started every plugin.
+    async fn take(&self) -> Result<Idle, HelperError> {
+        let mut helper = match self.take_idle() {
+            Some(helper) => helper,
+            None => Idle { process: self.start().await?, plugins: 0 },
+        };
+        loop {
+            let Some(frames) = self.plugins().get(helper.plugins).cloned() else { return Ok(helper) };
+            let reply = helper.process.request(&frames).await.map_err(HelperError::Died)?;
+            if let Err(error) = StartPlugin::read(&reply) {
+                warn!(%error, "a scheduler plugin that started before does not start in a new helper");
+            }
+            helper.plugins += 1;
+        }
+    }
+
+    /// A waiting helper that did not die meanwhile.
+    fn take_idle(&self) -> Option<Idle> {
+        let mut idle = self.idle();
+        while let Some(mut helper) = idle.pop() {
+            if helper.process.is_alive() {
+                return Some(helper);
             }
         }
+        None
+    }
+
+    async fn start(&self) -> Result<HelperProcess, HelperError> {
         let mut tried = Vec::new();
         for candidate in python::candidates(self.0.options.python.as_deref(), |name| std::env::var_os(name)) {
             match HelperProcess::start(&candidate).await {
@@ -139,12 +219,28 @@ impl HelperPool {
         Err(HelperError::NoPython(tried.join("; ")))
     }
 
-    fn put_back(&self, helper: HelperProcess) {
+    fn put_back(&self, helper: Idle) {
         self.idle().push(helper);
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<HelperProcess>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.0.idle.lock().expect("no panic while the idle helpers are held")
+    }
+
+    fn plugins(&self) -> MutexGuard<'_, Vec<Vec<Bytes>>> {
+        self.0.plugins.lock().expect("no panic while the plugins are held")
+    }
+
+    /// A folder that all helpers share, for uploaded files. It goes with the pool.
+    fn directory(&self) -> Result<&Path, HelperError> {
+        if let Some(directory) = self.0.directory.get() {
+            return Ok(directory.path());
+        }
+        let fresh = tempfile::Builder::new()
+            .prefix("dask-rs-scheduler-")
+            .tempdir()
+            .map_err(|error| HelperError::Environment(format!("no temporary folder: {error}")))?;
+        Ok(self.0.directory.get_or_init(|| fresh).path())
     }
 }
 

@@ -48,7 +48,9 @@ impl IntakeError {
     pub fn to_error_info(&self) -> ErrorInfo {
         let PickledException { pickle, text } = match self {
             IntakeError::Helper(HelperError::Raised(info)) => return (**info).clone(),
-            IntakeError::Helper(HelperError::NoPython(_) | HelperError::Died(_) | HelperError::Answer(_))
+            IntakeError::Helper(
+                HelperError::NoPython(_) | HelperError::Died(_) | HelperError::Environment(_) | HelperError::Answer(_),
+            )
             | IntakeError::Cycle(_)
             | IntakeError::Pickle(_) => builtin_exception("RuntimeError", &self.to_string()),
             IntakeError::Field { .. } => builtin_exception("TypeError", &self.to_string()),
