@@ -4,9 +4,7 @@ mod common;
 
 use common::{Heartbeats, Scheduler, soon, start_worker, start_worker_with, value};
 use dask_protocol::comm::{CommConfig, ConnectionPool};
-use dask_protocol::message::{
-    CloseWorker, FreeKeys, RUNTIMES_EXTRA, StealRequest, WorkerStatus, WorkerToScheduler,
-};
+use dask_protocol::message::{CloseWorker, FreeKeys, RUNTIMES_EXTRA, StealRequest, WorkerStatus, WorkerToScheduler};
 use dask_protocol::native::{NativeArg, pack_value, unpack_value};
 use dask_protocol::{Address, Payload, Value};
 use dask_worker::End;
@@ -225,7 +223,8 @@ async fn a_worker_over_its_memory_limit_pauses() {
 async fn http_serves_health_and_metrics() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut scheduler = Scheduler::start(Heartbeats::Known).await;
-    let dashboard = |options: &mut dask_worker::WorkerOptions| options.dashboard_address = Some("127.0.0.1:0".to_owned());
+    let dashboard =
+        |options: &mut dask_worker::WorkerOptions| options.dashboard_address = Some("127.0.0.1:0".to_owned());
     let (_worker, connected) = start_worker_with(&mut scheduler, dashboard).await;
     let port = connected.registration.services.get("dashboard").and_then(Value::as_i64).expect("a port");
     for (path, expected) in [("/health", "ok"), ("/metrics", "dask_worker_threads 2"), ("/status", "Dask worker")] {

@@ -1,10 +1,14 @@
 """The Python process of a worker: runs tasks and keeps their results. Started by the worker, ends with it."""
 
+import asyncio
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
+
+logger = logging.getLogger("distributed.worker")
 
 PR_SET_PDEATHSIG = 1
 # Tells the worker that the packages it needs are not there.
@@ -56,32 +60,25 @@ def _read(link, worker):
 
 
 async def _stop(worker):
-    import asyncio
-
     try:
         await asyncio.wait_for(worker.tear_down(), TEARDOWN_SECONDS_MAX)
     except Exception:
-        worker_logger().exception("Tearing the Python process down failed")
+        logger.exception("Tearing the Python process down failed")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def worker_logger():
-    import logging
-
-    return logging.getLogger("distributed.worker")
-
-
 async def _serve(link, options):
-    import asyncio
-
     from tornado.ioloop import IOLoop
 
     from .facade import Worker
+    from .wire import LinkHandler
 
     worker = Worker(link, IOLoop.current(), options)
     await worker.rpc.start()
+    worker.sampler.start()
+    logging.getLogger("distributed").addHandler(LinkHandler(link))
     threading.Thread(target=_read, args=(link, worker), name="Dask-Worker-Link", daemon=True).start()
     link.send({"op": "started"})
     await asyncio.Event().wait()
@@ -91,8 +88,6 @@ def main():
     """Connects to the worker process and serves it until it goes away."""
     _die_with_parent()
     try:
-        import asyncio
-
         import dask
         from distributed.versions import get_versions
 

@@ -8,6 +8,7 @@ from dask.sizeof import sizeof
 from distributed.core import error_message
 from distributed.protocol import serialize
 from distributed.protocol.serialize import Serialized
+from distributed.versions import get_versions
 
 from . import tasks
 from .store import small_copy
@@ -45,6 +46,9 @@ async def _dispatch(worker, message):
         "plugin-remove": worker.plugin_remove,
         "upload_file": worker.upload_file,
         "call_stack": worker.get_call_stack,
+        "profile": worker.sampler.tree,
+        "profile_metadata": worker.sampler.metadata,
+        "versions": get_versions,
     }
     handler = handlers.get(op) or worker.handlers[op]
     result = handler(**arguments)
@@ -99,8 +103,7 @@ def measure(worker, message):
             nbytes = sum(memoryview(frame).nbytes for frame in packed.frames)
             sizes[key] = {"nbytes": nbytes, "value": packed.relay()}
             continue
-        copy = small_copy(value, nbytes)
-        sizes[key] = {"nbytes": nbytes, "value": Serialized(*copy) if copy else None}
+        sizes[key] = {"nbytes": nbytes, "value": small_copy(value, nbytes)}
     worker.link.send({"op": "reply", "id": message["id"], "reply": sizes})
 
 

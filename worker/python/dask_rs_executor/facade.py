@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor as PlainThreadPool
 from inspect import isawaitable
 
 import distributed.worker as upstream
+from distributed import profile
 from distributed._async_taskgroup import AsyncTaskGroup
 from distributed.actor import Actor
 from distributed.core import ConnectionPool, Status, error_message
@@ -25,6 +26,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.worker_state_machine import SecedeEvent
 
 from . import tasks
+from .profiling import Sampler
 from .store import Values
 
 logger = logging.getLogger("distributed.worker")
@@ -64,6 +66,7 @@ class Worker(upstream.Worker):
         self._make_comms(options["scheduler"], options["tls"])
         self._make_pools(options["nthreads"])
         self._make_records()
+        self.sampler = Sampler(self)
         self.status = Status.running
         if self.local_directory not in sys.path:
             sys.path.insert(0, self.local_directory)
@@ -177,6 +180,19 @@ class Worker(upstream.Worker):
     def report_handlers(self):
         """Tells the worker process which remote calls plugins answer here."""
         self.link.send({"op": "handlers", "calls": list(self.handlers), "stream": list(self.stream_handlers)})
+
+    def get_call_stack(self, keys=None):
+        """The stacks of running tasks, by key."""
+        with self.active_threads_lock:
+            active = dict(self.active_threads)
+        # Without this thread's own frame, whose variables would then refer to itself.
+        frames = {ident: frame for ident, frame in sys._current_frames().items() if ident in active}
+        stacks = {}
+        while frames:
+            ident, frame = frames.popitem()
+            if keys is None or active[ident] in keys:
+                stacks[active[ident]] = profile.call_stack(frame)
+        return stacks
 
     def has(self, key):
         """Whether a value or an actor of this key is here."""

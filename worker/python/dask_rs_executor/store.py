@@ -2,15 +2,21 @@
 
 import collections.abc
 import contextlib
+import pickle
 
 from distributed.protocol import serialize
 
-from .wire import Packed
+from .wire import Packed, Sealed
 
 # Results up to this many bytes are also sent in serialised form, so that peers need not wait for the interpreter.
 SMALL_RESULT_BYTES_MAX = 64 * 1024
 # A copy is only made of values whose parts can all be looked at within this many steps.
 COPY_PARTS_MAX = 256
+
+# Most results are scalars: their copy needs no dispatch, and its header is always the same. Any Python reads protocol 4.
+_SCALAR_PICKLE_PROTOCOL = 4
+_SCALAR_HEADER = {"serializer": "pickle", "writeable": ()}
+_SCALAR_PACKED = Sealed(_SCALAR_HEADER, (b"",)).packed
 
 _SCALARS = (bool, int, float, complex, type(None))
 _TEXTS = (str, bytes, bytearray)
@@ -50,16 +56,20 @@ class Values(collections.abc.MutableMapping):
 
 
 def small_copy(value, nbytes):
-    """The serialised form of a small plain value as (header, frames), or None.
+    """The serialised form of a small plain value, or None.
 
     Only values made of well-known parts are copied: others may hide a large or costly state behind a small size.
     """
-    if nbytes > SMALL_RESULT_BYTES_MAX or not _is_plain(value):
+    if nbytes > SMALL_RESULT_BYTES_MAX:
+        return None
+    if type(value) in _SCALARS or type(value) is str:
+        return Sealed(_SCALAR_HEADER, (pickle.dumps(value, _SCALAR_PICKLE_PROTOCOL),), _SCALAR_PACKED)
+    if not _is_plain(value):
         return None
     with contextlib.suppress(Exception):
         header, frames = serialize(value)
         if sum(memoryview(frame).nbytes for frame in frames) <= SMALL_RESULT_BYTES_MAX:
-            return header, frames
+            return Sealed(header, frames)
     return None
 
 

@@ -13,12 +13,12 @@ from dask.utils import typename
 from distributed.core import error_message
 from distributed.exceptions import Reschedule
 from distributed.protocol import pickle, serialize
-from distributed.protocol.serialize import Serialized
-from distributed.utils import set_thread_state
+from distributed.threadpoolexecutor import ThreadPoolExecutor
+from distributed.utils import thread_state
 from distributed.worker import _worker_cvar, dumps_function
 
 from .store import small_copy
-from .wire import Packed
+from .wire import Packed, Sealed
 
 logger = logging.getLogger("distributed.worker")
 
@@ -39,9 +39,28 @@ def start(worker, message):
     # Taken here, because the values may be dropped before a thread is free.
     found = {key: _dependency(worker, key) for key in message["dependencies"] if worker.has(key)}
     try:
-        pool.submit(_run_in_thread, worker, message, found)
+        if isinstance(pool, ThreadPoolExecutor):
+            # What submit does, without the future that nobody would look at.
+            pool._work_queue.put(Run(worker, message, found))
+            pool._adjust_thread_count()
+        else:
+            pool.submit(_run_in_thread, worker, message, found)
     except Exception as error:
         _fail(worker, message, error, time())
+
+
+class Run:
+    """An execution in a pool's queue."""
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def run(self):
+        """Called by the pool's thread. Leaves nothing that would keep the data alive."""
+        arguments, self.arguments = self.arguments, None
+        _run_in_thread(*arguments)
 
 
 def _run_in_thread(worker, message, found):
@@ -62,8 +81,9 @@ def _run_in_thread(worker, message, found):
     started = time()
     with worker.active_threads_lock:
         worker.active_threads[ident] = key
-    state = {"start_time": started, "execution_state": worker.execution_state, "key": key}
-    with set_thread_state(**state), _span(message):
+    thread_state.start_time, thread_state.key = started, key
+    thread_state.execution_state = worker.execution_state
+    with _span(message):
         token = _worker_cvar.set(worker)
         try:
             value = spec(data)
@@ -75,6 +95,7 @@ def _run_in_thread(worker, message, found):
             _finish(worker, message, value, started)
         finally:
             _worker_cvar.reset(token)
+            del thread_state.start_time, thread_state.key, thread_state.execution_state
             with worker.active_threads_lock:
                 del worker.active_threads[ident]
 
@@ -119,26 +140,40 @@ def _finish(worker, message, value, started):
         nbytes = int(sizeof(value))
         if message["actor"]:
             worker.state.actors[key] = value
-            copy = serialize(worker.actor_proxy(key))
+            copy = Sealed(*serialize(worker.actor_proxy(key)))
         else:
             worker.data[key] = value
             copy = small_copy(value, nbytes)
+        described, name = _type_of(value)
         report = {
             "op": "finished",
             "key": key,
             "run_id": message["run_id"],
             "nbytes": nbytes,
-            "type": type_pickle(type(value)),
-            "typename": typename(type(value)),
+            "type": described,
+            "typename": name,
             "thread": threading.get_ident(),
             "start": started,
             "stop": stopped,
-            "value": Serialized(*copy) if copy else None,
+            "value": copy,
         }
     except Exception as error:
         _fail(worker, message, error, started)
         return
     worker.link.send(report)
+
+
+_BUILTIN_TYPES = {}
+
+
+def _type_of(value):
+    kind = type(value)
+    known = _BUILTIN_TYPES.get(kind)
+    if known is None:
+        known = type_pickle(kind), typename(kind)
+        if kind.__module__ == "builtins":
+            _BUILTIN_TYPES[kind] = known
+    return known
 
 
 def type_pickle(kind):

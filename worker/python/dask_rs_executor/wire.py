@@ -5,12 +5,15 @@ undecoded as ``Packed`` until a task needs it, so that the thread that reads nev
 """
 
 import collections
+import logging
 import os
 import socket
 import struct
 import threading
 
+import dask
 import msgpack
+from distributed.core import error_message
 from distributed.protocol import dumps, pickle
 from distributed.protocol.core import decompress
 from distributed.protocol.serialize import Serialized, merge_and_deserialize
@@ -20,7 +23,10 @@ from distributed.utils import ensure_memoryview
 try:
     from distributed.protocol.utils import host_array
 except ImportError:
-    host_array = bytearray
+    def host_array(size):
+        return memoryview(bytearray(size))
+
+logger = logging.getLogger("distributed.worker")
 
 # Frames up to this size are copied into one buffer; larger ones are sent from where they are.
 JOIN_BYTES_MAX = 64 * 1024
@@ -51,7 +57,7 @@ class Packed:
 
     def _decode(self):
         frames = self.frames
-        if "compression" in self.header:
+        if frames and "compression" in self.header:
             frames = decompress(self.header, frames)
         if "pickled-obj" in self.header:
             return pickle.loads(self.header["pickled-obj"], buffers=frames)
@@ -60,6 +66,43 @@ class Packed:
     def relay(self):
         """The same data for an outgoing message."""
         return Serialized(self.header, self.frames)
+
+
+class Sealed(Serialized):
+    """A serialised value whose sub-header is packed already."""
+
+    def __init__(self, header, frames, packed=None):
+        super().__init__(header, frames)
+        self.packed = packed or msgpack.packb({**header, "num-sub-frames": len(frames)}, use_bin_type=True)
+
+
+def encode(batch):
+    """The frames of a batch. Anything that is not plain or sealed takes dask's own, slower way."""
+    frames = [None]
+
+    def seal(obj):
+        if type(obj) is Sealed:
+            offset = len(frames)
+            frames.append(obj.packed)
+            frames.extend(obj.frames)
+            return {"__Serialized__": offset}
+        raise TypeError(type(obj))
+
+    try:
+        frames[0] = msgpack.packb(batch, default=seal, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError):
+        return dumps(batch)
+    return frames
+
+
+def _encode_alone(message):
+    try:
+        return encode([message])
+    except Exception as error:
+        logger.exception("Could not pack a message (%s) for the worker", message["op"])
+        if message["op"] != "reply":
+            return encode([])
+        return encode([{"op": "reply", "id": message["id"], "reply": error_message(error, "uncaught-error")}])
 
 
 def _decode_tagged(obj):
@@ -97,6 +140,30 @@ def loaded(value):
     return value
 
 
+class LinkHandler(logging.Handler):
+    """Passes log records on, for ``get_logs``."""
+
+    def __init__(self, link):
+        super().__init__()
+        self._link = link
+        self._busy = threading.local()
+        self.setFormatter(logging.Formatter(dask.config.get("distributed.admin.log-format")))
+
+    def emit(self, record):
+        """Sends one record; records made by sending it are not sent."""
+        if getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            line = self.format(record)
+            message = {"op": "log", "created": record.created, "level": record.levelname, "logger": record.name}
+            self._link.send({**message, "line": line})
+        except Exception:
+            self.handleError(record)
+        finally:
+            self._busy.now = False
+
+
 class Link:
     """The socket to the worker process: one thread reads, any thread sends."""
 
@@ -122,7 +189,7 @@ class Link:
             if len(data) != size:
                 raise EOFError
             return data
-        target = memoryview(host_array(size)).cast("B")
+        target = host_array(size)
         filled = 0
         while filled < size:
             n = self._reader.readinto(target[filled:])
@@ -140,12 +207,22 @@ class Link:
                 while self._queue:
                     batch.append(self._queue.popleft())
                 if batch:
-                    self._write(dumps(batch))
+                    self._write_batch(batch)
             except OSError:
                 # Without the worker process there is nobody to work for.
                 os._exit(0)
             finally:
                 self._sending.release()
+
+    def _write_batch(self, batch):
+        try:
+            frames = encode(batch)
+        except Exception:
+            # One message cannot be packed; the others must not suffer.
+            for message in batch:
+                self._write(_encode_alone(message))
+        else:
+            self._write(frames)
 
     def _write(self, frames):
         views = [ensure_memoryview(frame) for frame in frames]

@@ -99,7 +99,11 @@ fn execute_native(shared: &Arc<Shared>, task: Task) {
     // Taken now: the state may drop values while the task waits for a thread.
     let mut found: FxHashMap<Key, Stored> =
         task.dependencies.iter().filter_map(|key| Some((key.clone(), shared.store.get(key)?))).collect();
-    let only_python: Vec<Key> = found.iter().filter(|(_, it)| it.native.is_none() && it.payload.is_none()).map(|(key, _)| key.clone()).collect();
+    let only_python: Vec<Key> = found
+        .iter()
+        .filter(|(_, it)| it.native.is_none() && it.payload.is_none())
+        .map(|(key, _)| key.clone())
+        .collect();
     if only_python.is_empty() {
         return submit(shared, task, function, &call, &found);
     }
@@ -114,7 +118,13 @@ fn execute_native(shared: &Arc<Shared>, task: Task) {
     });
 }
 
-fn submit(shared: &Arc<Shared>, task: Task, function: NativeFunction, call: &NativeCall, found: &FxHashMap<Key, Stored>) {
+fn submit(
+    shared: &Arc<Shared>,
+    task: Task,
+    function: NativeFunction,
+    call: &NativeCall,
+    found: &FxHashMap<Key, Stored>,
+) {
     let args = match call.args.iter().map(|arg| slot(arg, found)).collect::<Result<Vec<_>, _>>() {
         Ok(args) => args,
         Err(message) => return fail(shared, &task, "KeyError", &message),
@@ -133,7 +143,9 @@ fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, Stri
             Some(Stored { payload: Some(payload), .. }) => Ok(ArgSlot::Payload(payload.clone())),
             Some(_) | None => Err(format!("dependency {key} is not on this worker")),
         },
-        NativeArg::List(items) => items.iter().map(|item| slot(item, found)).collect::<Result<_, _>>().map(ArgSlot::List),
+        NativeArg::List(items) => {
+            items.iter().map(|item| slot(item, found)).collect::<Result<_, _>>().map(ArgSlot::List)
+        }
     }
 }
 
@@ -151,8 +163,14 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
             let typename = value.type_name().to_owned();
             let stored = Stored::native(value);
             let nbytes = stored.nbytes;
-            let success =
-                ExecuteOutcome::Success { nbytes, typename, type_pickle: None, metadata: Value::Map(Vec::new()), thread, startstops };
+            let success = ExecuteOutcome::Success {
+                nbytes,
+                typename,
+                type_pickle: None,
+                metadata: Value::Map(Vec::new()),
+                thread,
+                startstops,
+            };
             (vec![(task.key.clone(), stored)], success)
         }
         Err(error) => {

@@ -60,10 +60,12 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Arg<T> {
         let wrong =
             |found: String| NativeError::ArgumentType { function, index, expected: std::any::type_name::<T>(), found };
         match slot {
-            ArgSlot::Inline(bytes) => {
-                rmp_serde::from_slice(&bytes).map(Arg::Owned).map_err(|e| wrong(format!("a value that does not fit: {e}")))
+            ArgSlot::Inline(bytes) => rmp_serde::from_slice(&bytes)
+                .map(Arg::Owned)
+                .map_err(|e| wrong(format!("a value that does not fit: {e}"))),
+            ArgSlot::Payload(payload) => {
+                native::unpack_value(&payload).map(Arg::Owned).map_err(|e| wrong(e.to_string()))
             }
-            ArgSlot::Payload(payload) => native::unpack_value(&payload).map(Arg::Owned).map_err(|e| wrong(e.to_string())),
             ArgSlot::Native(value) => match value.downcast::<T>() {
                 Some(shared) => Ok(Arg::Shared(shared)),
                 None => {
@@ -124,10 +126,7 @@ mod tests {
     fn a_wrong_type_names_both() {
         let error = Arg::<i64>::from_slot("f", 1, ArgSlot::Native(NativeValue::new("text".to_owned())))
             .expect_err("text is no integer");
-        assert_eq!(
-            error.to_string(),
-            "argument 1 of native task \"f\": expected i64, found alloc::string::String"
-        );
+        assert_eq!(error.to_string(), "argument 1 of native task \"f\": expected i64, found alloc::string::String");
     }
 
     #[test]

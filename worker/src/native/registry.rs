@@ -19,7 +19,9 @@ inventory::collect!(NativeFunction);
 
 /// Two functions of one name: which one a task means would be chance.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("native task {name:?} is defined twice: at {first} and at {second}; rename one with #[dask::task(name = \"...\")]")]
+#[error(
+    "native task {name:?} is defined twice: at {first} and at {second}; rename one with #[dask::task(name = \"...\")]"
+)]
 pub struct RegistryError {
     name: &'static str,
     first: &'static str,

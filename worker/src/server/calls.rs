@@ -10,10 +10,10 @@ use dask_protocol::{Address, DecodeError, Key, Payload, Value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::Closed;
 use super::gather::{self, Got};
 use super::serve_data;
 use super::shared::{Shared, arrived, error_reply, stimulus};
-use super::Closed;
 use crate::state::Event;
 
 /// What becomes of a request.
@@ -27,11 +27,17 @@ pub(crate) enum Answer {
 }
 
 /// A call that failed: the exception the caller gets.
-struct Failed(ErrorReply);
+struct Failed(Box<ErrorReply>);
 
 impl From<DecodeError> for Failed {
     fn from(error: DecodeError) -> Failed {
-        Failed(error_reply("TypeError", &error.to_string()))
+        Failed::new("TypeError", &error.to_string())
+    }
+}
+
+impl Failed {
+    fn new(class: &str, message: &str) -> Failed {
+        Failed(Box::new(error_reply(class, message)))
     }
 }
 
@@ -48,7 +54,7 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
         }
         op => dispatch(shared, op, comm.peer().clone(), request).await,
     };
-    Answer::Reply(answered.unwrap_or_else(|Failed(reply)| error_value(reply)))
+    Answer::Reply(answered.unwrap_or_else(|Failed(reply)| error_value(*reply)))
 }
 
 fn error_value(reply: ErrorReply) -> Value {
@@ -74,19 +80,23 @@ async fn dispatch(shared: &Arc<Shared>, op: &str, peer: Address, request: &Reque
         "get_monitor_info" => monitor_info(shared, request),
         "get_story" => story(shared, request).await,
         "dump_state" => Ok(dump_state(shared).await),
-        "profile" => Ok(or_empty_profile(to_python(shared, op, peer, request).await)),
-        "profile_metadata" => Ok(Value::map([("counts", Value::Array(Vec::new())), ("keys", Value::Array(Vec::new()))])),
+        "profile" if shared.python().is_none() => Ok(empty_profile()),
+        "profile_metadata" if shared.python().is_none() => {
+            Ok(Value::map(["counts", "keys"].map(|name| (name, Value::Array(Vec::new())))))
+        }
         "terminate" => terminate(shared, request),
         "versions" if shared.python().is_none() => Ok(shared.versions.clone()),
         "run" | "run_coroutine" | "actor_execute" | "actor_attribute" | "plugin-add" | "plugin-remove"
-        | "upload_file" | "call_stack" | "versions" => to_python(shared, op, peer, request).await,
+        | "upload_file" | "call_stack" | "versions" | "profile" | "profile_metadata" => {
+            to_python(shared, op, peer, request).await
+        }
         other if shared.plugin_handlers().calls.iter().any(|name| name == other) => {
             to_python(shared, op, peer, request).await
         }
         other => {
             tracing::warn!(target: "distributed.core", "No handler {other} found in Worker");
             let message = format!("worker {} has no handler {other:?}", shared.identity.address);
-            Err(Failed(error_reply("NotImplementedError", &message)))
+            Err(Failed::new("NotImplementedError", &message))
         }
     }
 }
@@ -95,10 +105,10 @@ async fn dispatch(shared: &Arc<Shared>, op: &str, peer: Address, request: &Reque
 async fn to_python(shared: &Shared, op: &str, peer: Address, request: &Request) -> Result<Value, Failed> {
     let Some(python) = shared.python() else {
         let message = format!("{op:?} needs Python, and worker {} runs native tasks only", shared.identity.address);
-        return Err(Failed(error_reply("RuntimeError", &message)));
+        return Err(Failed::new("RuntimeError", &message));
     };
     let whole: Value = request.args()?;
-    python.request(whole, peer).await.map_err(|gone| Failed(error_reply("RuntimeError", &gone.to_string())))
+    python.request(whole, peer).await.map_err(|gone| Failed::new("RuntimeError", &gone.to_string()))
 }
 
 fn args<T: DeserializeOwned>(request: &Request) -> Result<T, Failed> {
@@ -134,9 +144,10 @@ async fn update_data(shared: &Shared, request: &Request) -> Result<Value, Failed
         stimulus_id: Option<StimulusId>,
     }
     let UpdateData { data, stimulus_id } = args(request)?;
-    let payloads = data.into_iter().map(|(key, value)| Ok((key, as_payload(value)?))).collect::<Result<Vec<_>, Failed>>()?;
+    let payloads =
+        data.into_iter().map(|(key, value)| Ok((key, as_payload(value)?))).collect::<Result<Vec<_>, Failed>>()?;
     let values = shared.take_in(payloads).await;
-    let values = values.map_err(|gone| Failed(error_reply("RuntimeError", &gone.to_string())))?;
+    let values = values.map_err(|gone| Failed::new("RuntimeError", &gone.to_string()))?;
     let sizes: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
     let nbytes = sizes.iter().map(|(key, nbytes)| (Value::from(key), Value::from(*nbytes))).collect();
     let stimulus_id = stimulus_id.unwrap_or_else(|| stimulus("update-data"));
@@ -151,7 +162,7 @@ async fn update_data(shared: &Shared, request: &Request) -> Result<Value, Failed
 fn as_payload(value: Value) -> Result<Payload, Failed> {
     match value {
         Value::Payload(payload) => Ok(payload),
-        plain => dask_protocol::native::pack_value(&plain).map_err(|e| Failed(error_reply("TypeError", &e.to_string()))),
+        plain => dask_protocol::native::pack_value(&plain).map_err(|e| Failed::new("TypeError", &e.to_string())),
     }
 }
 
@@ -279,16 +290,15 @@ async fn dump_state(shared: &Shared) -> Value {
 }
 
 /// Without Python there is nothing to profile: the root alone, as `distributed.profile.create` makes it.
-fn or_empty_profile(profile: Result<Value, Failed>) -> Value {
-    profile.unwrap_or_else(|_| {
-        let nothing = || Value::Map(Vec::new());
-        Value::map([
-            ("count", Value::Int(0)),
-            ("children", nothing()),
-            ("identifier", "root".into()),
-            ("description", Value::map(["filename", "name", "line"].map(|name| (name, "".into())).into_iter().chain([("line_number", Value::Int(0))]))),
-        ])
-    })
+fn empty_profile() -> Value {
+    let nothing = || Value::Map(Vec::new());
+    let texts = ["filename", "name", "line"].map(|name| (name, Value::from("")));
+    Value::map([
+        ("count", Value::Int(0)),
+        ("children", nothing()),
+        ("identifier", "root".into()),
+        ("description", Value::map(texts.into_iter().chain([("line_number", Value::Int(0))]))),
+    ])
 }
 
 fn terminate(shared: &Shared, request: &Request) -> Result<Value, Failed> {

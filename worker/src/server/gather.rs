@@ -67,7 +67,13 @@ pub(crate) async fn get_data(
 }
 
 /// Carries out one `Gather` of the state.
-pub(crate) async fn run(shared: Arc<Shared>, worker: Address, keys: Vec<Key>, total_nbytes: i64, stimulus_id: StimulusId) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    worker: Address,
+    keys: Vec<Key>,
+    total_nbytes: i64,
+    stimulus_id: StimulusId,
+) {
     let metrics = &shared.metrics;
     metrics.incoming_count_total.fetch_add(1, Ordering::Relaxed);
     let progress = InProgress::begin(&metrics.incoming_count, &metrics.incoming_bytes, total_nbytes);

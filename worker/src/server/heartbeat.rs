@@ -7,8 +7,8 @@ use dask_protocol::message::{HeartbeatWorker, HeartbeatWorkerReply, KeepAlive};
 use dask_protocol::{CommError, Key, Value};
 use tracing::{error, warn};
 
-use super::shared::Shared;
 use super::Closed;
+use super::shared::Shared;
 use crate::clock::unix_now;
 
 /// Before the scheduler said how often.
@@ -27,7 +27,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = tokio::time::sleep(interval) => {}
         }
         match beat(&shared).await {
-            Ok(Some(seconds)) => interval = Duration::from_secs_f64(seconds.clamp(*INTERVAL_SECONDS.start(), *INTERVAL_SECONDS.end())),
+            Ok(Some(seconds)) => {
+                interval = Duration::from_secs_f64(seconds.clamp(*INTERVAL_SECONDS.start(), *INTERVAL_SECONDS.end()))
+            }
             Ok(None) => {}
             Err(Missing) => {
                 warn!(target: "distributed.worker", "Scheduler was unaware of this worker; shutting down.");
@@ -55,7 +57,8 @@ async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
         resolve_address: None,
     };
     let scheduler = &shared.identity.scheduler;
-    let answer: Result<HeartbeatWorkerReply, CommError> = shared.pool.call(scheduler, "heartbeat_worker", &request).await;
+    let answer: Result<HeartbeatWorkerReply, CommError> =
+        shared.pool.call(scheduler, "heartbeat_worker", &request).await;
     match answer {
         Ok(reply) if reply.status == "missing" => Err(Missing),
         Ok(reply) => {
@@ -89,7 +92,8 @@ fn state_of_tasks(state: &crate::state::State) -> (Value, Vec<(Key, f64)>) {
 pub(crate) fn metrics(shared: &Shared, task_counts: Value) -> Value {
     let python = shared.python().map(|python| python.pid());
     let sample = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).sample(python);
-    let pair = |read: &'static str, a: f64, write: &'static str, b: f64| Value::map([(read, a.into()), (write, b.into())]);
+    let pair =
+        |read: &'static str, a: f64, write: &'static str, b: f64| Value::map([(read, a.into()), (write, b.into())]);
     Value::map([
         ("task_counts", task_counts),
         ("bandwidth", shared.metrics.take_bandwidth()),

@@ -113,7 +113,8 @@ struct Exposition(String);
 
 impl Exposition {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        writeln!(self.0, "# HELP dask_worker_{name} {help}\n# TYPE dask_worker_{name} {kind}").expect("writing to a string does not fail");
+        writeln!(self.0, "# HELP dask_worker_{name} {help}\n# TYPE dask_worker_{name} {kind}")
+            .expect("writing to a string does not fail");
     }
 
     fn row(&mut self, name: &str, value: impl std::fmt::Display) {

@@ -139,7 +139,8 @@ impl Worker {
             let what = what.to_owned();
             move |error| StartError::System { what, error }
         };
-        let directory = LocalDirectory::create(options.local_directory.as_deref()).map_err(system("local directory"))?;
+        let directory =
+            LocalDirectory::create(options.local_directory.as_deref()).map_err(system("local directory"))?;
         let listener = Listener::bind(&options.listen_address, &options.comm).await?;
         let http = match &options.dashboard_address {
             Some(address) => Some(http::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),
@@ -150,8 +151,7 @@ impl Worker {
         let native = NativePool::start(options.nthreads).map_err(system("threads"))?;
 
         let scheduler_ip = options.scheduler.host().parse().ok();
-        let address =
-            options.contact_address.clone().unwrap_or_else(|| listener.contact_address_towards(scheduler_ip));
+        let address = options.contact_address.clone().unwrap_or_else(|| listener.contact_address_towards(scheduler_ip));
         let identity = Identity {
             id: format!("Worker-{}", uuid::Uuid::new_v4()),
             name: registration::name_or_address(&options.name, &address),
@@ -289,7 +289,12 @@ async fn run(
     // Registration happens once, so the cell is empty.
     let _ = shared.stream.set(BatchedSender::spawn(writer));
     shared.set_status(WorkerStatus::Running);
-    let driver = Driver { shared: Arc::clone(&shared), state: State::new(config(&shared, options), shared.clock.now()), stream, inbox };
+    let driver = Driver {
+        shared: Arc::clone(&shared),
+        state: State::new(config(&shared, options), shared.clock.now()),
+        stream,
+        inbox,
+    };
     let driven = tokio::spawn(driver.run());
     shared.send(WorkerStatusChange { status: WorkerStatus::Running, stimulus_id: stimulus("worker-status-change") });
     add_plugins(&shared, reply).await;
@@ -310,7 +315,12 @@ async fn run(
     Worker { address: shared.identity.address.clone(), shared, closed }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of the limit")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of the limit"
+)]
 fn config(shared: &Shared, options: &WorkerOptions) -> Config {
     let mut config = Config::new(shared.identity.address.clone(), options.nthreads);
     config.resources = options.resources.clone();
@@ -323,7 +333,8 @@ fn config(shared: &Shared, options: &WorkerOptions) -> Config {
 async fn add_plugins(shared: &Arc<Shared>, reply: RegisterWorkerReply) {
     let Some(python) = shared.python() else { return };
     for (name, plugin) in reply.worker_plugins {
-        let request = Value::map([("op", "plugin-add".into()), ("plugin", plugin.into()), ("name", name.clone().into())]);
+        let request =
+            Value::map([("op", "plugin-add".into()), ("plugin", plugin.into()), ("name", name.clone().into())]);
         match python.request(request, shared.identity.scheduler.clone()).await {
             Ok(reply) if reply.get("status").and_then(Value::as_str) == Some("OK") => {}
             Ok(reply) => {
@@ -364,7 +375,8 @@ async fn retire_after(shared: Arc<Shared>, lifetime: Duration) {
         remove: true,
         stimulus_id: stimulus("worker-close-gracefully"),
     };
-    let retired: Result<Value, CommError> = shared.pool.call(&shared.identity.scheduler, "retire_workers", &request).await;
+    let retired: Result<Value, CommError> =
+        shared.pool.call(&shared.identity.scheduler, "retire_workers", &request).await;
     if let Err(error) = retired {
         warn!(target: LOGGER, "could not hand data over before closing: {error}");
     }

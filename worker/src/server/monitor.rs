@@ -120,7 +120,8 @@ fn read(path: &str) -> String {
 /// Resident memory of this process and the Python process, in bytes.
 pub(crate) fn resident_bytes(python: Option<u32>) -> u64 {
     let page = rustix::param::page_size() as u64;
-    let of = |path: String| read(&path).split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    let of =
+        |path: String| read(&path).split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     let ours = of("/proc/self/statm".to_owned());
     let theirs = python.map_or(0, |pid| of(format!("/proc/{pid}/statm")));
     (ours + theirs) * page
@@ -154,9 +155,8 @@ fn disk_bytes() -> (u64, u64) {
     const SECTOR_BYTES: u64 = 512;
     let table = read("/proc/diskstats");
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let whole = rows.filter(|fields| {
-        fields.get(2).is_some_and(|name| std::path::Path::new("/sys/block").join(name).exists())
-    });
+    let whole =
+        rows.filter(|fields| fields.get(2).is_some_and(|name| std::path::Path::new("/sys/block").join(name).exists()));
     whole.fold((0, 0), |(read, written), fields| {
         let field = |i: usize| fields.get(i).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         (read + field(5) * SECTOR_BYTES, written + field(9) * SECTOR_BYTES)

@@ -3,6 +3,7 @@
 use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
 
+use dask_protocol::logs::LogRecord;
 use dask_protocol::message::{ErrorInfo, StartStop};
 use dask_protocol::{Key, Value};
 use tracing::{error, warn};
@@ -10,7 +11,7 @@ use tracing::{error, warn};
 use super::shared::{Shared, stimulus};
 use super::{Closed, End};
 use crate::executor::python::PythonReader;
-use crate::executor::python::message::{Close, Erred, Finished, FromPython};
+use crate::executor::python::message::{Close, Erred, Finished, FromPython, Log};
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
 
@@ -59,12 +60,26 @@ fn take(shared: &Arc<Shared>, message: FromPython) {
             known.calls = handlers.calls;
             known.stream = handlers.stream;
         }
+        FromPython::Log(Log { created, level, logger, line }) => {
+            shared.logs.push(LogRecord { created, level: level_name(&level), logger, line });
+        }
         FromPython::Close(Close { nanny, reason }) => {
             let end = if nanny { End::Leaving } else { End::Restarting };
             shared.request_close(Closed { reason, end });
         }
         FromPython::Started => {}
         FromPython::Ready(_) => warn!(target: "distributed.worker", "the Python process introduced itself twice"),
+    }
+}
+
+/// Python's own names, those between the usual ones rounded down.
+fn level_name(level: &str) -> &'static str {
+    match level {
+        "CRITICAL" => "CRITICAL",
+        "ERROR" => "ERROR",
+        "WARNING" => "WARNING",
+        "DEBUG" => "DEBUG",
+        _ => "INFO",
     }
 }
 

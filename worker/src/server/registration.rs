@@ -9,9 +9,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::StartError;
 use super::heartbeat;
 use super::shared::{Shared, stimulus};
-use super::StartError;
 use crate::clock::unix_now;
 
 /// Pause between attempts to reach the scheduler.
@@ -64,7 +64,11 @@ pub(crate) async fn register(
     }
 }
 
-fn accepted(shared: &Shared, comm: Comm, reply: RegisterWorkerReply) -> Result<(Comm, RegisterWorkerReply), StartError> {
+fn accepted(
+    shared: &Shared,
+    comm: Comm,
+    reply: RegisterWorkerReply,
+) -> Result<(Comm, RegisterWorkerReply), StartError> {
     if !reply.warning.is_empty() {
         warn!(target: "distributed.worker", "{}", reply.warning);
     }
@@ -85,7 +89,8 @@ async fn attempt(
     let mut comm = Comm::connect(&identity.scheduler, config).await?;
     let sent = unix_now();
     let services = dashboard_port.map(|port| ("dashboard", Value::from(i64::from(port))));
-    let runtimes: Vec<Value> = std::iter::once("native").chain(shared.python().map(|_| "python")).map(Value::from).collect();
+    let runtimes: Vec<Value> =
+        std::iter::once("native").chain(shared.python().map(|_| "python")).map(Value::from).collect();
     let body = RegisterWorker {
         address: identity.address.clone(),
         status: WorkerStatus::Init,

@@ -22,6 +22,7 @@ use super::metrics::Metrics;
 use super::{Closed, monitor::Monitor};
 
 /// Something for the driver.
+#[expect(clippy::large_enum_variant, reason = "nearly all inputs are events; a box for each would only cost")]
 pub(crate) enum Input {
     /// For the state. Values are stored in the same step, so that no other event sees one without the other.
     Event {
@@ -122,7 +123,10 @@ impl Shared {
     }
 
     /// Asks the state; `None` once the driver has ended.
-    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&State) -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let ask = Box::new(move |state: &State| drop(answer.send(question(state))));
         self.inbox.send(Input::Ask(ask)).ok()?;
@@ -195,11 +199,9 @@ impl Shared {
                 Some(_) => in_python.push(key.clone()),
             }
         }
-        if !in_python.is_empty() {
-            if let Some(python) = self.python() {
-                // A process that dies meanwhile takes the worker with it; the caller sees absent keys until then.
-                found.extend(python.fetch(in_python).await.unwrap_or_default());
-            }
+        if let (false, Some(python)) = (in_python.is_empty(), self.python()) {
+            // A process that dies meanwhile takes the worker with it; the caller sees absent keys until then.
+            found.extend(python.fetch(in_python).await.unwrap_or_default());
         }
         found
     }

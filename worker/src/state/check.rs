@@ -80,7 +80,8 @@ impl State {
         let slots = self.running.values().filter(|execution| !execution.seceded).count();
         assert_eq!(slots, self.slots_used as usize, "slots in use are counted");
         for (name, used) in &self.resources_used {
-            let booked: f64 = self.running.values().flat_map(|e| e.resources.iter()).filter(|r| r.0 == *name).map(|r| r.1).sum();
+            let booked: f64 =
+                self.running.values().flat_map(|e| e.resources.iter()).filter(|r| r.0 == *name).map(|r| r.1).sum();
             assert!((booked - used).abs() < 1e-6, "resource {name} is booked");
         }
     }

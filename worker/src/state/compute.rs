@@ -8,8 +8,8 @@ use dask_protocol::message::{ComputeTask, Priority, Resources, RunId, StealReque
 use super::State;
 use super::action::Action;
 use super::event::{ExecuteOutcome, Seconds};
-use super::story::What;
 use super::story::StoryRow;
+use super::story::What;
 use super::task::{Computation, Previous, Task, TaskId, TaskState, known_size};
 use super::transition::{Cx, Target};
 

@@ -158,13 +158,7 @@ impl State {
         self.find(key).filter(|id| self.task(*id).coming_from.as_ref() == Some(worker))
     }
 
-    fn handle_received(
-        &mut self,
-        cx: &mut Cx<'_>,
-        worker: &Address,
-        in_flight: &[TaskId],
-        received: &[(Key, i64)],
-    ) {
+    fn handle_received(&mut self, cx: &mut Cx<'_>, worker: &Address, in_flight: &[TaskId], received: &[(Key, i64)]) {
         let sizes: indexmap::IndexMap<&Key, i64, rustc_hash::FxBuildHasher> =
             received.iter().map(|(key, nbytes)| (key, *nbytes)).collect();
         let mut settled = indexmap::IndexSet::<Key, rustc_hash::FxBuildHasher>::default();

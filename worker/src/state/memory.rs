@@ -103,9 +103,10 @@ impl State {
                 self.leave_queue(id);
                 Report::TaskFinished(run_id)
             }
-            TaskState::Waiting | TaskState::Executing | TaskState::LongRunning | TaskState::Resumed(Previous::Flight) => {
-                Report::TaskFinished(run_id)
-            }
+            TaskState::Waiting
+            | TaskState::Executing
+            | TaskState::LongRunning
+            | TaskState::Resumed(Previous::Flight) => Report::TaskFinished(run_id),
             TaskState::Resumed(_) | TaskState::Flight => Report::AddKeys,
             TaskState::Fetch => {
                 self.leave_fetch(id);

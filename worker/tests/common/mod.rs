@@ -82,7 +82,8 @@ async fn serve(mut comm: Comm, found: mpsc::UnboundedSender<(RegisterWorker, Com
                     Heartbeats::Known => "OK",
                     Heartbeats::Missing => "missing",
                 };
-                let reply = Value::map([("status", status.into()), ("time", 0.0.into()), ("heartbeat-interval", 0.1.into())]);
+                let reply =
+                    Value::map([("status", status.into()), ("time", 0.0.into()), ("heartbeat-interval", 0.1.into())]);
                 comm.send_value(&reply).await.expect("sent");
             }
             other => panic!("unexpected call {other}"),
@@ -125,7 +126,13 @@ impl ConnectedWorker {
     }
 
     /// Sends a native call to run; returns its run id.
-    pub fn compute(&mut self, key: &str, function: &str, args: Vec<NativeArg>, who_has: Vec<(Key, Vec<Address>)>) -> i64 {
+    pub fn compute(
+        &mut self,
+        key: &str,
+        function: &str,
+        args: Vec<NativeArg>,
+        who_has: Vec<(Key, Vec<Address>)>,
+    ) -> i64 {
         let call = NativeCall { function: function.to_owned(), args };
         self.runs += 1;
         let nbytes = who_has.iter().map(|(key, _)| (key.clone(), 8)).collect();

@@ -97,6 +97,7 @@ pub(crate) enum FromPython {
     Reply(Reply),
     LogEvent(dask_protocol::message::LogEvent),
     Handlers(Handlers),
+    Log(Log),
     Close(Close),
 }
 
@@ -165,6 +166,15 @@ pub(crate) struct Handlers {
     pub stream: Vec<String>,
 }
 
+/// A log record of Python's `distributed` loggers, as printed there.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Log {
+    pub created: f64,
+    pub level: String,
+    pub logger: String,
+    pub line: String,
+}
+
 /// User code closes the worker.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Close {
@@ -187,6 +197,7 @@ impl StreamMessage for FromPython {
             "reply" => FromPython::Reply(read(element)?),
             "log-event" => FromPython::LogEvent(read(element)?),
             "handlers" => FromPython::Handlers(read(element)?),
+            "log" => FromPython::Log(read(element)?),
             "close" => FromPython::Close(read(element)?),
             other => return Err(DecodeError::Body(format!("unknown op {other:?} from the Python process"))),
         })
@@ -203,6 +214,7 @@ impl StreamMessage for FromPython {
             FromPython::Reply(_) => "reply",
             FromPython::LogEvent(_) => "log-event",
             FromPython::Handlers(_) => "handlers",
+            FromPython::Log(_) => "log",
             FromPython::Close(_) => "close",
         }
     }
@@ -238,4 +250,3 @@ pub(crate) fn fetched(reply: Value) -> Vec<(Key, Payload)> {
     };
     entries.into_iter().filter_map(read).collect()
 }
-

@@ -140,9 +140,9 @@ impl PythonReader {
     /// The next batch, or how the process ended.
     pub(crate) async fn next(&mut self) -> Result<Vec<FromPython>, ExitStatus> {
         let received: Result<Message, _> = self.reader.recv().await;
-        let decoded = received.map_err(|e| e.to_string()).and_then(|message| {
-            message.decode_stream::<FromPython>().map_err(|e| e.to_string())
-        });
+        let decoded = received
+            .map_err(|e| e.to_string())
+            .and_then(|message| message.decode_stream::<FromPython>().map_err(|e| e.to_string()));
         match decoded {
             Ok(batch) => Ok(batch),
             Err(reason) => {

@@ -1,7 +1,7 @@
 //! From executing and long-running: an execution is outstanding, and only its outcome ends it.
 
-use dask_protocol::message::{ErrorInfo, LongRunning, Reschedule, RunId, StartStop};
 use dask_protocol::Value;
+use dask_protocol::message::{ErrorInfo, LongRunning, Reschedule, RunId, StartStop};
 
 use super::{Cx, Target};
 use crate::state::State;
@@ -103,14 +103,7 @@ impl State {
     }
 
     /// A computation failed: keep that, and tell the scheduler.
-    pub(crate) fn enter_error(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: TaskId,
-        run_id: RunId,
-        error: ErrorInfo,
-        thread: Value,
-    ) {
+    pub(crate) fn enter_error(&mut self, cx: &mut Cx<'_>, id: TaskId, run_id: RunId, error: ErrorInfo, thread: Value) {
         self.set_state(id, TaskState::Error);
         self.send_task_erred(cx, id, run_id, &error, thread);
         let task = self.task_mut(id);

@@ -1,0 +1,87 @@
+"""Samples what tasks are doing, for ``Client.profile`` and the dashboards."""
+
+import collections
+import copy
+import os
+import sys
+import threading
+import time
+
+import dask
+from dask.utils import key_split, parse_timedelta
+from distributed import profile
+
+# An hour of trees, at one a second.
+TREES_MAX = 3600
+_STOP = os.path.join("dask_rs_executor", "tasks.py")
+
+
+class Sampler:
+    """A thread that looks at every running task now and then and counts the frames it sees."""
+
+    def __init__(self, worker):
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._recent = {None: profile.create()}
+        self._history = collections.deque(maxlen=TREES_MAX)
+
+    def start(self):
+        """Starts sampling unless the configuration switches it off."""
+        if not dask.config.get("distributed.worker.profile.enabled", True):
+            return
+        interval = parse_timedelta(dask.config.get("distributed.worker.profile.interval", "10ms"))
+        cycle = parse_timedelta(dask.config.get("distributed.worker.profile.cycle", "1s"))
+        thread = threading.Thread(target=self._run, args=(interval, cycle), name="Dask-Profile", daemon=True)
+        thread.start()
+
+    def _run(self, interval, cycle):
+        begun = time.time()
+        while True:
+            time.sleep(interval)
+            if self._worker.active_threads:
+                self._sample()
+            if time.time() - begun >= cycle:
+                begun = time.time()
+                self._turn()
+
+    def _sample(self):
+        with self._worker.active_threads_lock:
+            active = dict(self._worker.active_threads)
+        # This function's own frame must not be among them: a reference to itself would keep all the others, and the data
+        # their variables hold, until the garbage collector finds them.
+        frames = {ident: frame for ident, frame in sys._current_frames().items() if ident in active}
+        with self._lock:
+            while frames:
+                ident, frame = frames.popitem()
+                profile.process(frame, True, self._recent[None], stop=_STOP)
+                tree = self._recent.setdefault(key_split(active[ident]), profile.create())
+                profile.process(frame, True, tree, stop=_STOP)
+
+    def _turn(self):
+        with self._lock:
+            if self._recent[None]["count"]:
+                self._history.append((self._now(), self._recent))
+                self._recent = {None: profile.create()}
+
+    def _now(self):
+        return time.time() + self._worker.scheduler_delay
+
+    def tree(self, start=None, stop=None, key=None, server=False):
+        """The merged tree of all samples between two times, of one task prefix if given."""
+        if server:
+            return profile.create()
+        trees = [trees[key] for _, trees in self._between(start, stop) if key in trees]
+        return profile.merge(*trees) if trees else profile.create()
+
+    def metadata(self, start=0, stop=None):
+        """How many samples there are, over time, in all and by prefix."""
+        rows = self._between(start, stop)
+        return {
+            "counts": [(at, trees[None]["count"]) for at, trees in rows],
+            "keys": [(at, {k: t["count"] for k, t in trees.items() if k is not None}) for at, trees in rows],
+        }
+
+    def _between(self, start, stop):
+        with self._lock:
+            rows = [*self._history, (self._now(), copy.deepcopy(self._recent))]
+        return [(at, trees) for at, trees in rows if (start or 0) <= at and (stop is None or at <= stop)]
