@@ -8,6 +8,7 @@ use tracing::{error, warn};
 
 use super::clock::Clock;
 use super::versions::own_versions;
+use crate::graph::helper::HelperPool;
 use crate::graph::intake::{Intake, take_native};
 use crate::state::{ClientId, Event};
 
@@ -21,6 +22,11 @@ pub(crate) struct Graphs {
 impl Graphs {
     pub(crate) fn new(intake: Intake, clock: Clock) -> Graphs {
         Graphs { intake, clock, versions: OnceLock::new() }
+    }
+
+    /// The processes that run Python beside the scheduler.
+    pub(crate) fn helpers(&self) -> &HelperPool {
+        self.intake.helpers()
     }
 
     fn stimulus(&self) -> StimulusId {

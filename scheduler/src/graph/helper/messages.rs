@@ -245,10 +245,10 @@ pub struct RunFunction {
 }
 
 impl RunFunction {
-    pub(super) fn frames(&self, stand_in: &StandIn<'_>) -> Vec<Bytes> {
-        let mut body = stand_in.entries("run_function");
-        body.extend([("function", Value::Int(1)), ("args", Value::Int(2)), ("kwargs", Value::Int(3))]);
-        vec![pack(&Value::map(body)), self.function.clone(), self.args.clone(), self.kwargs.clone()]
+    pub(super) fn frames(&self, stand_in: &StandIn<'_>) -> Result<Vec<Bytes>, HelperError> {
+        let fields = [("function", Value::Int(1)), ("args", Value::Int(2)), ("kwargs", Value::Int(3))];
+        let body = stand_in.body("run_function", fields)?;
+        Ok(vec![body, self.function.clone(), self.args.clone(), self.kwargs.clone()])
     }
 
     pub(super) fn read(frames: &[Bytes]) -> Result<Payload, HelperError> {
@@ -272,9 +272,17 @@ pub(super) struct StandIn<'a> {
 }
 
 impl StandIn<'_> {
-    fn entries(&self, op: &'static str) -> Vec<(&'static str, Value)> {
+    /// The body of a request. Facts come from other peers, so they may hold what cannot be told.
+    fn body<'a>(
+        &self,
+        op: &'static str,
+        fields: impl IntoIterator<Item = (&'a str, Value)>,
+    ) -> Result<Bytes, HelperError> {
         let directory = self.directory.to_string_lossy().into_owned();
-        vec![("op", op.into()), ("facts", self.facts.clone()), ("directory", directory.into())]
+        let own = [("op", op.into()), ("facts", self.facts.clone()), ("directory", directory.into())];
+        let body = Value::map(own.into_iter().chain(fields));
+        let packed = rmp_serde::to_vec_named(&body);
+        packed.map(Bytes::from).map_err(|error| HelperError::Environment(format!("facts that cannot be told: {error}")))
     }
 }
 
@@ -282,10 +290,8 @@ impl StandIn<'_> {
 pub(super) struct StartPlugin;
 
 impl StartPlugin {
-    pub(super) fn frames(plugin: Bytes, stand_in: &StandIn<'_>) -> Vec<Bytes> {
-        let mut body = stand_in.entries("start_plugin");
-        body.push(("plugin", Value::Int(1)));
-        vec![pack(&Value::map(body)), plugin]
+    pub(super) fn frames(plugin: Bytes, stand_in: &StandIn<'_>) -> Result<Vec<Bytes>, HelperError> {
+        Ok(vec![stand_in.body("start_plugin", [("plugin", Value::Int(1))])?, plugin])
     }
 
     pub(super) fn read(frames: &[Bytes]) -> Result<(), HelperError> {

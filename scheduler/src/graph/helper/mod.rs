@@ -134,7 +134,7 @@ impl HelperPool {
     /// [`HelperError`]: the function's exception, or what is wrong with the helpers.
     pub async fn run_function(&self, function: &RunFunction, facts: &Value) -> Result<Payload, HelperError> {
         let stand_in = StandIn { facts, directory: self.directory()? };
-        let reply = self.request(&function.frames(&stand_in)).await?;
+        let reply = self.request(&function.frames(&stand_in)?).await?;
         RunFunction::read(&reply)
     }
 
@@ -143,7 +143,7 @@ impl HelperPool {
     /// # Errors
     /// [`HelperError`]: the plugin's exception, that it has hooks (nobody would call them), or what is wrong with the helpers.
     pub async fn start_plugin(&self, plugin: Bytes, facts: &Value) -> Result<(), HelperError> {
-        let frames = StartPlugin::frames(plugin, &StandIn { facts, directory: self.directory()? });
+        let frames = StartPlugin::frames(plugin, &StandIn { facts, directory: self.directory()? })?;
         if self.plugins().len() >= PLUGINS_MAX {
             return Err(HelperError::Environment(format!("more than {PLUGINS_MAX} scheduler plugins")));
         }

@@ -8,6 +8,7 @@ pub(super) mod metadata;
 pub(super) mod nanny;
 pub(super) mod plugins;
 pub(super) mod profile;
+pub(super) mod python;
 pub(super) mod queries;
 pub(super) mod replicate;
 pub(super) mod restart;
@@ -87,7 +88,9 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "unregister_worker_plugin" => plugins::unregister_worker_plugin(server, &request).await,
         "register_nanny_plugin" => plugins::register_nanny_plugin(server, &request).await,
         "unregister_nanny_plugin" => plugins::unregister_nanny_plugin(server, &request).await,
-        "run_function" | "feed" | "register_scheduler_plugin" | "unregister_scheduler_plugin" | "performance_report" => {
+        "run_function" => python::run_function(server, &request).await,
+        "register_scheduler_plugin" => python::register_scheduler_plugin(server, &request).await,
+        "feed" | "unregister_scheduler_plugin" | "performance_report" => {
             Err(needs_python(op))
         }
         _ => match extensions::answer(server, &request).await {
