@@ -1,0 +1,116 @@
+//! What must hold once everything has settled, and once nobody wants anything any more.
+
+use dask_protocol::message::WorkerStatus;
+use dask_scheduler::state::TaskState;
+
+use super::client::Future;
+use super::world::World;
+
+impl World {
+    /// Whether the scheduler has nothing left to decide: each task rests.
+    pub fn is_settled(&self) -> bool {
+        self.is_quiet() && self.resting().is_ok() && self.promises_kept().is_ok()
+    }
+
+    /// The first rule for a settled cluster that does not hold.
+    ///
+    /// # Errors
+    /// The rule and the key or worker that breaks it.
+    pub fn check_settled(&self) -> Result<(), String> {
+        if !self.is_quiet() {
+            return Err("messages or executions never end".to_owned());
+        }
+        self.resting()?;
+        self.promises_kept()?;
+        self.books_agree()
+    }
+
+    /// No task is on its way to anywhere, except those that no worker may run.
+    fn resting(&self) -> Result<(), String> {
+        for task in self.scheduler.tasks() {
+            let key = task.key;
+            match task.state {
+                TaskState::Memory | TaskState::Erred | TaskState::Released => {}
+                TaskState::NoWorker => {
+                    let able = self.workers.values().find(|w| {
+                        w.state.status() == WorkerStatus::Running && self.scheduler.can_run_on(key, &w.address)
+                    });
+                    if let Some(worker) = able {
+                        return Err(format!("{key:?} is in no-worker although {} can run it", worker.address));
+                    }
+                }
+                TaskState::Waiting => {
+                    let blocked = task.waiting_on.iter().any(|dep| {
+                        matches!(self.scheduler.task_state(dep), Some(TaskState::NoWorker | TaskState::Waiting))
+                    });
+                    if !blocked {
+                        return Err(format!("{key:?} waits for {:?} forever", task.waiting_on));
+                    }
+                }
+                TaskState::Queued | TaskState::Processing | TaskState::Forgotten => {
+                    return Err(format!("{key:?} stays {} on {:?}", task.state.name(), task.processing_on));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What clients want is in memory, has erred with a cause, cannot run, or they were told that it is gone.
+    fn promises_kept(&self) -> Result<(), String> {
+        for client in self.clients.iter().filter(|c| c.connected) {
+            for (key, future) in &client.futures {
+                let state = self.scheduler.task_state(key);
+                let kept = match future {
+                    Future::Cancelled => true,
+                    Future::Finished => state == Some(TaskState::Memory),
+                    Future::Erred => state == Some(TaskState::Erred) && self.scheduler.error(key).is_some(),
+                    Future::Pending => matches!(state, Some(TaskState::NoWorker | TaskState::Waiting)),
+                };
+                if !kept {
+                    let state = state.map(TaskState::name);
+                    return Err(format!("{} believes {key:?} is {future:?}, and it is {state:?}", client.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The scheduler and the workers agree on who holds and who computes what.
+    fn books_agree(&self) -> Result<(), String> {
+        for worker in self.workers.values() {
+            let address = &worker.address;
+            let mut booked = self.scheduler.has_what(address);
+            let mut held: Vec<_> = worker.store.keys().cloned().collect();
+            booked.sort();
+            held.sort();
+            if booked != held {
+                return Err(format!("{address} holds {held:?} and is booked with {booked:?}"));
+            }
+            for (key, state) in worker.state.tasks() {
+                if !matches!(state.name(), "memory" | "released" | "error") {
+                    return Err(format!("{address} still has {key:?} {}", state.name()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left once nobody wants anything.
+    ///
+    /// # Errors
+    /// What is left, and where.
+    pub fn check_empty(&self) -> Result<(), String> {
+        if let Some(task) = self.scheduler.tasks().next() {
+            return Err(format!("the scheduler still knows {:?}, {}", task.key, task.state.name()));
+        }
+        for worker in self.workers.values() {
+            if let Some((key, state)) = worker.state.tasks().next() {
+                return Err(format!("{} still knows {key:?}, {}", worker.address, state.name()));
+            }
+            if let Some((key, _)) = worker.store.first() {
+                return Err(format!("{} still holds {key:?}", worker.address));
+            }
+        }
+        Ok(())
+    }
+}
