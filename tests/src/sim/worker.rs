@@ -215,8 +215,8 @@ impl SimWorker {
             executing: self.state.executing().map(|(key, _, start)| (key.clone(), now - start)).collect(),
             bandwidth: None,
             memory: self.state.nbytes_in_memory(),
-            managed_bytes: self.state.nbytes_in_memory(),
-            spilled_bytes: 0,
+            spilled_memory: 0,
+            spilled_disk: 0,
         }
     }
 }

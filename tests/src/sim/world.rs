@@ -114,7 +114,6 @@ impl World {
             work_stealing: case.stealing,
             amm_start: case.amm,
             allowed_failures: case.allowed_failures,
-            seed: case.seed,
             validate: true,
             ..sched::Config::default()
         };
