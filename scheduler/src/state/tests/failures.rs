@@ -1,6 +1,6 @@
 //! Exceptions, retries, and what errs with them.
 
-use super::super::TaskState::{Erred, Memory, NoWorker, Processing, Queued, Waiting};
+use super::super::TaskState::{Erred, Memory, NoWorker, Processing, Queued, Released, Waiting};
 use super::super::testing::{Kit, annotated, erred, task, task_of};
 use super::super::{Config, Event};
 use dask_protocol::message::SchedulerToClient;
@@ -121,6 +121,29 @@ fn a_task_let_go_of_before_it_errs_carries_no_blame() {
     kit.submit(vec![task("a"), task_of("m", &["a"])], &["m"]);
     kit.finish("m");
     kit.assert_states([("m", Some(Memory))]);
+}
+
+#[test]
+fn retry_computes_only_what_is_wanted() {
+    let mut kit = Kit::new(&[2]);
+    kit.submit(vec![task("a"), task("b"), task_of("m", &["a"]), task_of("x", &["m", "b"])], &["x", "a"]);
+    kit.err("b");
+    kit.err("a");
+    retry(&mut kit, &["a"]);
+    kit.assert_states([("a", Some(Processing)), ("m", Some(Released)), ("x", Some(Erred))]);
+}
+
+#[test]
+fn a_lost_result_that_cannot_be_made_again_errs() {
+    let mut kit = Kit::new(&[1, 1]);
+    kit.submit(vec![task("a"), task_of("x", &["a"])], &["x"]);
+    kit.finish("a");
+    kit.finish("x");
+    kit.submit(vec![task("a")], &["a"]);
+    kit.err("a");
+    kit.lose(kit.worker_of("x"));
+    assert_eq!(kit.client_ops(), ["lost-data", "task-erred"]);
+    kit.assert_states([("x", Some(Erred))]);
 }
 
 #[test]

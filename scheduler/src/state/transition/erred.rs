@@ -34,7 +34,7 @@ impl State {
         for position in 0..self.tasks[id].dependents.len() {
             let dependent = self.tasks[id].dependents.at(position);
             if self.tasks[dependent].state == TaskState::Erred {
-                self.recommend(dependent, TaskState::Waiting);
+                self.recommend_retry(dependent);
             }
         }
         for address in self.tasks[id].erred_on.take().into_iter().flat_map(|on| *on) {
@@ -43,6 +43,19 @@ impl State {
         let key = self.tasks[id].key.clone();
         self.tell_wanters(id, || TaskRetried { key: key.clone() }.into());
         self.set_state(id, TaskState::Released);
+        let task = &self.tasks[id];
+        if task.has_lost_dependencies {
+            self.recommend(id, TaskState::Forgotten);
+        } else if !task.waiters.is_empty() {
+            self.recommend(id, TaskState::Waiting);
+        }
+    }
+
+    /// An erred task may run again. One that clients want is to be computed; any other is computed only if one of these
+    /// turns out to need it. Upstream computes them all.
+    pub(in crate::state) fn recommend_retry(&mut self, id: TaskId) {
+        let wanted = !self.tasks[id].who_wants.is_empty();
+        self.recommend(id, if wanted { TaskState::Waiting } else { TaskState::Released });
     }
 
     /// Says that a task itself is to blame for `error`.
@@ -57,18 +70,23 @@ impl State {
         let failure = self.tasks[id].failure.clone().expect("a task is erred because of a failure");
         self.tasks[id].erred_on.get_or_insert_default().extend(worker);
         self.log_erred_task(id, &failure);
-        for position in 0..self.tasks[id].waiters.len() {
-            let waiter = self.tasks[id].waiters.at(position);
-            self.tasks[waiter].failure = Some(failure.clone());
-            self.recommend(waiter, TaskState::Erred);
-        }
+        self.fail_waiters(id);
         for position in 0..self.tasks[id].dependencies.len() {
             let dep = self.tasks[id].dependencies.at(position);
             self.stop_waiting_for(id, dep);
         }
-        self.tasks[id].waiters.clear();
         self.tell_wanters_erred(id, &failure);
         self.fire_and_forget_is_done(id);
+    }
+
+    /// What waits for an erred task errs for the same reason.
+    pub(super) fn fail_waiters(&mut self, id: TaskId) {
+        let failure = self.tasks[id].failure.clone();
+        let waiters = std::mem::take(&mut self.tasks[id].waiters);
+        for waiter in waiters.iter() {
+            self.tasks[waiter].failure.clone_from(&failure);
+            self.recommend(waiter, TaskState::Erred);
+        }
     }
 
     pub(in crate::state) fn tell_wanters_erred(&mut self, id: TaskId, failure: &Failure) {

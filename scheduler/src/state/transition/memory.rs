@@ -39,10 +39,10 @@ impl State {
         let key = self.tasks[id].key.clone();
         self.tell_wanters(id, || LostData { key: key.clone() }.into());
         let task = &self.tasks[id];
-        let erred_dependency = || task.dependencies.iter().any(|dep| self.tasks[dep].state == TaskState::Erred);
         if task.spec.is_none() || task.has_lost_dependencies {
             self.recommend(id, TaskState::Forgotten);
-        } else if !task.is_unneeded() && !erred_dependency() {
+        } else if !task.is_unneeded() {
+            // With an erred dependency it errs from there. Upstream leaves it released, and who wants it waits for ever.
             self.recommend(id, TaskState::Waiting);
         }
         for position in 0..self.tasks[id].waiters.len() {

@@ -62,6 +62,10 @@ impl State {
     pub(in crate::state) fn transition(&mut self, id: TaskId, finish: TaskState) {
         let start = self.tasks[id].state;
         if start == finish {
+            if finish == TaskState::Erred {
+                // It was about to be retried, and something had begun to wait for it.
+                self.fail_waiters(id);
+            }
             return;
         }
         let key = self.tasks[id].key.clone();
