@@ -10,6 +10,7 @@ mod encode;
 mod error;
 mod exception;
 mod graph;
+mod instance;
 mod intake;
 mod map_expr;
 mod opcode;
@@ -28,6 +29,7 @@ pub use exception::{
     KilledWorker, NoValidWorkerError, NoWorkerError, PickledException, builtin_exception, timeout_error,
     write_exception,
 };
+pub use instance::write_instance;
 pub use graph::{Graph, GraphTask, NodeClass, TaskSpec};
 pub use intake::{Intake, read_expression, read_task_dict};
 pub use plain::loads_plain;

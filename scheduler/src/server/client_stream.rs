@@ -117,7 +117,10 @@ impl ClientStream {
             ClientToScheduler::UpdateGraph(update) => {
                 self.flush().await?;
                 let client = self.on_behalf(update.client.clone());
-                let event = self.server.graphs.update_graph(client, update).await;
+                let (event, shuffles) = self.server.graphs.update_graph(client, update).await;
+                if !shuffles.is_empty() {
+                    self.server.driver.run(move |core| core.shuffles.expect(shuffles)).await?;
+                }
                 self.events.push(event);
             }
             ClientToScheduler::UpdateNativeGraph(update) => {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
+use super::shuffles::Shuffles;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
 use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, State, WorkerHeartbeat};
 
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) workers: IndexMap<Address, WorkerPeer>,
     pub(crate) events: EventLog,
     pub(crate) totals: Totals,
+    pub(crate) shuffles: Shuffles,
     actions: Actions,
     retirements: HashMap<u64, oneshot::Sender<Retired>>,
     status_listeners: Vec<StatusSender>,
@@ -81,6 +83,7 @@ impl Core {
             workers: IndexMap::new(),
             events: EventLog::default(),
             totals: Totals::default(),
+            shuffles: Shuffles::default(),
             actions: Actions::new(),
             retirements: HashMap::new(),
             status_listeners: Vec::new(),
@@ -93,14 +96,12 @@ impl Core {
     /// Feeds one event to the state and does what it decides.
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
-            Event::WorkerMessage { worker, message: WorkerToScheduler::LogEvent(logged) } => {
-                self.log_worker_event(&worker, &topics(&logged.topic), logged.msg);
-            }
             Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),
             event => {
                 let now = self.clock.now();
                 self.state.handle(now, event, &mut self.actions);
                 self.carry_out();
+                self.follow_up_shuffles();
             }
         }
     }
@@ -141,6 +142,7 @@ impl Core {
                         let _ = waiting.send((retired, kept));
                     }
                 }
+                Action::ShuffleEnded { barrier, state } => self.shuffle_ended(&barrier, state),
                 Action::LogEvent { topic, msg } => topics(&topic).iter().for_each(|t| self.log_event(t, msg.clone())),
             }
         }
@@ -201,7 +203,6 @@ impl Core {
             self.events.remove_listener(client);
         }
         self.totals.clients_added += 1;
-        self.log_to_all_and(client, "add-client", vec![("client", Value::from(&**client))]);
         self.handle(Event::AddClient { client: client.clone() });
         session
     }
@@ -216,7 +217,6 @@ impl Core {
         }
         self.events.remove_listener(client);
         self.totals.clients_removed += 1;
-        self.log_to_all_and(client, "remove-client", vec![("client", Value::from(&**client))]);
         self.handle(Event::RemoveClient { client: client.clone() });
         true
     }
@@ -263,7 +263,6 @@ impl Core {
         let heartbeat = first_heartbeat(&registration, address);
         self.handle(Event::AddWorker(Box::new(new_worker(registration, address))));
         self.handle(Event::Heartbeat(Box::new(heartbeat)));
-        self.log_to_all_and(address.as_str(), "add-worker", vec![("worker", Value::from(address.as_str()))]);
         info!(target: "distributed.scheduler", "Register worker addr: {address} name: {}", name_text(&name));
         self.announce_worker(address);
         Ok(Registered { session, removed, time, heartbeat_interval: heartbeat_interval(self.workers.len()) })
@@ -310,7 +309,7 @@ impl Core {
             peer.removed.cancel();
         }
         self.totals.workers_removed += 1;
-        self.log_to_all_and(address.as_str(), "remove-worker", vec![("worker", Value::from(address.as_str()))]);
+        self.shuffles.worker_left(address);
         let gone = Value::Array(vec!["remove".into(), address.as_str().into()]);
         self.status_listeners.retain(|listener| listener.send(gone.clone()));
         if last {
@@ -383,28 +382,6 @@ impl Core {
             let event = TopicEvent { topic: Value::from(topic), event: (now, msg.clone()) };
             self.to_client(&client, event.into());
         }
-    }
-
-    /// A worker's event; maps are told which worker they come from.
-    fn log_worker_event(&mut self, worker: &Address, topics: &[Key], msg: Value) {
-        for topic in topics {
-            let own = topic.as_str() == Some(worker.as_str());
-            let msg = match msg.clone() {
-                Value::Map(mut entries) if !own => {
-                    entries.push(("worker".into(), worker.as_str().into()));
-                    Value::Map(entries)
-                }
-                other => other,
-            };
-            self.log_event(topic, msg);
-        }
-    }
-
-    fn log_to_all_and(&mut self, topic: &str, action: &str, mut fields: Vec<(&str, Value)>) {
-        fields.insert(0, ("action", action.into()));
-        let msg = Value::map(fields);
-        self.log_event(&Key::from(topic), msg.clone());
-        self.log_event(&Key::from("all"), msg);
     }
 }
 

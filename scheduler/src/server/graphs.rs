@@ -8,7 +8,7 @@ use tracing::{error, warn};
 
 use super::clock::Clock;
 use super::versions::own_versions;
-use crate::graph::helper::HelperPool;
+use crate::graph::helper::{BarrierFacts, HelperPool};
 use crate::graph::intake::{Intake, take_native};
 use crate::state::{ClientId, Event};
 
@@ -33,15 +33,18 @@ impl Graphs {
         format!("update-graph-{}", self.clock.now()).into()
     }
 
-    /// Materialises what a Python client submitted; a failure is an event too.
-    pub(crate) async fn update_graph(&self, client: ClientId, update: UpdateGraph) -> Event {
+    /// Materialises what a Python client submitted, and tells of the shuffles in it; a failure is an event too.
+    pub(crate) async fn update_graph(&self, client: ClientId, update: UpdateGraph) -> (Event, Vec<BarrierFacts>) {
         let keys = update.keys.0.clone();
         match self.intake.materialize(client.clone(), update, self.stimulus()).await {
-            Ok(graph) => Event::UpdateGraph(Box::new(graph.update)),
+            Ok(graph) => {
+                let facts = graph.barriers.into_iter().map(|(_, facts)| facts).collect();
+                (Event::UpdateGraph(Box::new(graph.update)), facts)
+            }
             Err(error) => {
                 let error = error.to_error_info();
                 error!(target: "distributed.scheduler", "Graph of {client} could not be materialised: {}", error.exception_text);
-                Event::UpdateGraphFailed { client, keys, error }
+                (Event::UpdateGraphFailed { client, keys, error }, Vec::new())
             }
         }
     }

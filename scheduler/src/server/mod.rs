@@ -19,6 +19,7 @@ mod periodic;
 mod rpc;
 mod scheduler;
 mod shared;
+mod shuffles;
 mod versions;
 mod worker_stream;
 

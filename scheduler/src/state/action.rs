@@ -1,9 +1,10 @@
 //! What the scheduler's state wants done. The shell does it and decides nothing.
 
 use dask_protocol::message::{SchedulerToClient, SchedulerToWorker};
-use dask_protocol::{Address, Value};
+use dask_protocol::{Address, Key, Value};
 
 use super::event::ClientId;
+use super::task::TaskState;
 
 /// One thing to do. Actions are carried out in order; messages to one peer keep their order.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,13 @@ pub enum Action {
         retired: Vec<Address>,
         /// Who could not, and is running again.
         kept: Vec<Address>,
+    },
+    /// A P2P barrier was released, erred or forgotten: the run of its shuffle is over.
+    ShuffleEnded {
+        /// The key of the barrier task.
+        barrier: Key,
+        /// Which of the three.
+        state: TaskState,
     },
     /// Append to a topic of the event log.
     LogEvent {

@@ -299,7 +299,7 @@ impl World {
                     self.violate(format!("removed a worker that is not registered: {worker:?}"));
                 }
             }
-            sched::Action::WorkersRetired { .. } | sched::Action::LogEvent { .. } => {}
+            sched::Action::WorkersRetired { .. } | sched::Action::ShuffleEnded { .. } | sched::Action::LogEvent { .. } => {}
         }
     }
 

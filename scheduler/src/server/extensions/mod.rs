@@ -8,6 +8,7 @@ mod multi_lock;
 mod publish;
 mod queues;
 mod semaphores;
+mod shuffle;
 mod table;
 mod variables;
 
@@ -75,6 +76,10 @@ pub(crate) async fn answer(server: &Arc<Server>, request: &Request) -> Option<Re
         "semaphore_refresh_leases" => all.semaphores.refresh(request),
         "semaphore_value" => all.semaphores.value(request),
         "semaphore_close" => all.semaphores.close(request),
+        "shuffle_get_or_create" => shuffle::get_or_create(server, request).await,
+        "shuffle_get" => shuffle::get(server, request).await,
+        "shuffle_barrier" => shuffle::barrier(server, request).await,
+        "shuffle_restrict_task" => shuffle::restrict_task(server, request).await,
         "multi_lock_acquire" => all.multi_locks.acquire(request).await,
         "multi_lock_release" => all.multi_locks.release(request),
         _ => return None,

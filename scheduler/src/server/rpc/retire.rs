@@ -1,7 +1,7 @@
 //! `retire_workers`: let workers go after they handed over what only they hold.
 
 use dask_protocol::message::{Pairs, Request, StimulusId};
-use dask_protocol::{Address, Key, Value};
+use dask_protocol::{Address, Value};
 use serde::Deserialize;
 use tracing::{info, warn};
 
@@ -87,12 +87,5 @@ async fn retire(
     for worker in &retired {
         info!(target: "distributed.scheduler", "Retired worker '{worker}'");
     }
-    let names = |workers: &[Address]| Value::from(workers.iter().map(|w| w.as_str()).collect::<Vec<_>>());
-    let msg = Value::map([
-        ("action", "retire-workers".into()),
-        ("retired", names(&retired)),
-        ("could-not-retire", names(&kept)),
-    ]);
-    server.driver.run(move |core| core.log_event(&Key::from("all"), msg)).await?;
     Ok(identities.into_iter().filter(|(worker, _)| retired.contains(worker)).collect())
 }

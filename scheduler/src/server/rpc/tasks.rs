@@ -1,15 +1,14 @@
 //! Requests about tasks that change the state: `retry`, `add_keys`.
 
 use dask_protocol::message::{Keys, Request, StimulusId};
-use dask_protocol::{Address, Key};
-use indexmap::IndexSet;
+use dask_protocol::Address;
 use serde::Deserialize;
 use tracing::info;
 
 use super::super::failure::{Reply, reply};
 use super::super::shared::Server;
 use super::ok;
-use crate::state::{Event, State, TaskState};
+use crate::state::Event;
 
 /// `retry`: run erred tasks again; the answer names all that will.
 pub(crate) async fn retry(server: &Server, request: &Request) -> Reply {
@@ -24,24 +23,11 @@ pub(crate) async fn retry(server: &Server, request: &Request) -> Reply {
     info!(target: "distributed.scheduler", "Client {client} requests to retry {} keys", keys.len());
     let stimulus_id: StimulusId = format!("stimulus-retry-{}", server.clock.now()).into();
     let again = server.driver.run(move |core| {
-        let again = erred_for(&core.state, keys.0.clone());
+        let again = core.state.retried_keys(&keys);
         core.handle(Event::Retry { keys: keys.0, stimulus_id });
         again
     });
     reply(&again.await?)
-}
-
-/// These keys and all erred tasks that they depend on.
-fn erred_for(state: &State, mut keys: Vec<Key>) -> Vec<Key> {
-    let mut seen = IndexSet::new();
-    while let Some(key) = keys.pop() {
-        let Some(task) = state.task(&key) else { continue };
-        if seen.insert(key) {
-            let erred = |dependency: &&Key| state.task_state(dependency) == Some(TaskState::Erred);
-            keys.extend(task.dependencies.iter().copied().filter(erred).cloned());
-        }
-    }
-    seen.into_iter().collect()
 }
 
 /// `add_keys`: a worker tells that it holds copies.

@@ -67,7 +67,12 @@ pub(crate) async fn workers_to_close_now(server: &Server, criteria: CloseCriteri
     }
     let by = WorkersToClose { memory_ratio, n, minimum, target };
     let alone = |address: &Address| address.as_str().to_owned();
-    Ok(server.driver.run(move |core| core.state.workers_to_close(&by, alone)).await?)
+    let chosen = server.driver.run(move |core| {
+        let mut chosen = core.state.workers_to_close(&by, alone);
+        chosen.retain(|worker| !core.shuffles.participants().any(|busy| busy == worker));
+        chosen
+    });
+    Ok(chosen.await?)
 }
 
 /// `set_resources`.

@@ -111,7 +111,7 @@ impl Cluster {
                 Action::WorkerRemoved { worker, .. } => {
                     self.workers.remove(&worker);
                 }
-                Action::WorkersRetired { .. } | Action::LogEvent { .. } => {}
+                Action::WorkersRetired { .. } | Action::ShuffleEnded { .. } | Action::LogEvent { .. } => {}
             }
         }
     }

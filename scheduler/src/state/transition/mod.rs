@@ -12,6 +12,7 @@ use dask_protocol::message::{FreeKeys, Keys, SchedulerToClient};
 use dask_protocol::Address;
 
 use super::State;
+use super::action::Action;
 use super::ids::{TaskId, WorkerId};
 use super::task::TaskState;
 
@@ -126,6 +127,9 @@ impl State {
         let task = &mut self.tasks[id];
         let old = std::mem::replace(&mut task.state, state);
         let (group, prefix) = (task.group, task.prefix);
+        if task.is_barrier && matches!(state, TaskState::Released | TaskState::Erred | TaskState::Forgotten) {
+            self.out.push(Action::ShuffleEnded { barrier: task.key.clone(), state });
+        }
         for states in [&mut self.groups.groups[group.index()].states, &mut self.groups.prefixes[prefix.index()].states] {
             states.sub(old);
             states.add(state);
