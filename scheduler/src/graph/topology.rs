@@ -12,9 +12,6 @@ use rustc_hash::FxBuildHasher;
 /// Compressed rows of edges; `neighbors_slice(node)` is what an edge of `node` leads to.
 pub type Edges = Csr<(), (), Directed, u32>;
 
-/// Most nodes and most edges one graph may have; ids are 32 bits wide.
-pub const NODES_MAX: usize = u32::MAX as usize / 2;
-
 /// Dependencies and dependents of every node.
 #[derive(Debug, Clone)]
 pub struct Topology {

@@ -114,7 +114,13 @@ impl HelperProcess {
             write_message(&mut self.input, frames).await?;
             read_message(&mut self.output).await
         };
-        match exchange.await {
+        // Processes that user code forked may hold the pipes open beyond the helper's death, so that is watched as well.
+        let outcome = tokio::select! {
+            biased;
+            outcome = exchange => outcome,
+            _ = self.child.wait() => Err(std::io::ErrorKind::BrokenPipe.into()),
+        };
+        match outcome {
             Ok(reply) => Ok(reply),
             Err(error) => {
                 debug!(%error, "graph helper lost");

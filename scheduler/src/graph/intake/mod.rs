@@ -11,12 +11,13 @@ mod annotations;
 mod assemble;
 mod error;
 mod fields;
+mod native;
 mod timedelta;
 
 use std::time::Instant;
 
 use bytes::Bytes;
-use dask_protocol::message::{StimulusId, UpdateGraph as UpdateGraphMessage, UpdateNativeGraph};
+use dask_protocol::message::{StimulusId, UpdateGraph as UpdateGraphMessage};
 use dask_protocol::pickle::{Graph, Intake as Split, NodeClass, read_expression, read_task_dict};
 use dask_protocol::{Key, Payload, Value};
 use tracing::debug;
@@ -25,9 +26,10 @@ use self::annotations::Table;
 use self::assemble::{Node, assemble, nodes};
 pub use self::error::IntakeError;
 use self::fields::{GlobalAnnotations, Settled};
+pub use self::native::take_native;
 pub use self::timedelta::parse_timedelta;
 use super::helper::{AnnotationColumn, BarrierFacts, HelperOptions, HelperPool, MaterializeRequest};
-use crate::state::{ClientId, Runtime, TaskSpec, UpdateGraph};
+use crate::state::{ClientId, UpdateGraph};
 
 /// An expression up to this many bytes is split on the calling thread: some ten tasks, a fraction of a millisecond.
 const INLINE_BYTES_MAX: usize = 4 * 1024;
@@ -177,78 +179,6 @@ impl Intake {
         let barriers = materialized.barriers.into_iter().filter_map(barrier).collect();
         Ok(Nodes { barriers, columns: materialized.annotations, nodes: nodes(graph) })
     }
-}
-
-/// Takes in the graph of a native client.
-///
-/// # Errors
-/// [`IntakeError`]: `to_error_info()` is the exception for every requested key.
-pub fn take_native(
-    client: ClientId,
-    message: UpdateNativeGraph,
-    stimulus_id: StimulusId,
-) -> Result<UpdateGraph, IntakeError> {
-    let UpdateNativeGraph { tasks, keys, submitting_task } = message;
-    let columns = native_annotations(tasks.iter().map(|task| &task.annotations))?;
-    let nodes: Vec<Node> = tasks
-        .into_iter()
-        .map(|task| Node {
-            key: task.key,
-            dependencies: task.dependencies,
-            spec: TaskSpec::Payload(task.run_spec),
-            runtime: Runtime::Native,
-            data_producer: false,
-            is_task: true,
-            is_barrier: false,
-        })
-        .collect();
-    let settled = Settled {
-        keys: keys.0,
-        actors: Default::default(),
-        internal_priority: None,
-        fifo_timeout: NATIVE_FIFO_TIMEOUT_SECONDS,
-        user_priority: 0.0,
-    };
-    let table = Table::new(&[], &columns, nodes.len(), settled.user_priority)?;
-    let tasks = assemble(nodes, &table, &settled)?;
-    Ok(UpdateGraph {
-        client,
-        tasks,
-        keys: settled.keys,
-        submitting_task,
-        fifo_timeout: settled.fifo_timeout,
-        stimulus_id,
-    })
-}
-
-/// Native graphs that arrive within this time of each other share a generation, as those of `submit`.
-const NATIVE_FIFO_TIMEOUT_SECONDS: f64 = 0.1;
-
-/// One column per annotation name, from one map per task.
-fn native_annotations<'a>(maps: impl Iterator<Item = &'a Value>) -> Result<Vec<AnnotationColumn>, IntakeError> {
-    let mut columns: indexmap::IndexMap<&str, AnnotationColumn> = indexmap::IndexMap::new();
-    for (task, map) in (0_u32..).zip(maps) {
-        let entries = match map {
-            Value::Nil => continue,
-            Value::Map(entries) => entries,
-            other => return Err(IntakeError::field("annotations", "a map", other)),
-        };
-        for (name, value) in entries {
-            let name = name.as_str().ok_or_else(|| IntakeError::field("annotation name", "text", name))?;
-            let column = columns.entry(name).or_insert_with(|| AnnotationColumn {
-                name: name.to_owned(),
-                values: Vec::new(),
-                entries: Vec::new(),
-            });
-            // Tasks made by one loop have equal annotations one after the other.
-            if column.values.last() != Some(value) {
-                column.values.push(value.clone());
-            }
-            let last = u32::try_from(column.values.len() - 1).expect("no more values than tasks");
-            column.entries.push((task, last));
-        }
-    }
-    Ok(columns.into_values().collect())
 }
 
 fn settle(message: &UpdateGraphMessage) -> Result<Settled, IntakeError> {

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use dask_protocol::message::{Keys, NativeTask, Pairs};
+use dask_protocol::message::{Keys, NativeTask, Pairs, UpdateNativeGraph};
 
 use super::*;
+use crate::state::{Runtime, TaskSpec};
 
 fn intake_without_python() -> Intake {
     Intake::new(HelperOptions { python: Some("/nowhere/python".into()), helpers_max: 1 })
@@ -87,6 +88,15 @@ fn native_graphs_are_culled_ordered_and_annotated() {
     assert!((by_key("y").annotations.priority - 5.0).abs() < f64::EPSILON);
     assert!(by_key("x").annotations.priority.abs() < f64::EPSILON);
     assert!(Arc::ptr_eq(&by_key("y").annotations, &by_key("sum").annotations));
+}
+
+#[test]
+fn repeated_native_keys_and_dependencies_count_once() {
+    let tasks = vec![native("a", &[], Value::Nil), native("a", &["x", "x"], Value::Nil)];
+    let message = UpdateNativeGraph { tasks, keys: Keys(vec!["a".into()]), submitting_task: None };
+    let graph = take_native("Client-1".into(), message, "s".into()).expect("well formed");
+    assert_eq!(graph.tasks.len(), 1);
+    assert_eq!(graph.tasks[0].dependencies, ["x".into()] as [Key; 1]);
 }
 
 #[test]
