@@ -8,12 +8,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dask_protocol::Key;
-use dask_protocol::pickle::{Graph, Intake, read_expression, read_task_dict};
+use dask_protocol::pickle::{
+    Graph, Intake, KilledWorker, NoValidWorkerError, NoWorkerError, builtin_exception, dumps_plain, loads_plain,
+    read_expression, read_task_dict, timeout_error, write_exception,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
 struct Request {
-    /// `expression` or `dict`.
+    /// `expression` or `dict` to split, `plain` to read and write back, `exceptions` for one of each kind.
     mode: String,
     pickle: Bytes,
     buffers: Vec<Bytes>,
@@ -24,6 +27,8 @@ struct Reply {
     tasks: Vec<Task>,
     needs_python: Option<String>,
     error: Option<String>,
+    /// Pickles, each with what it should print as.
+    pickles: Vec<(String, Bytes)>,
     seconds: f64,
 }
 
@@ -41,6 +46,8 @@ struct Task {
 fn answer(request: &Request) -> Reply {
     let start = Instant::now();
     let outcome = match request.mode.as_str() {
+        "plain" => return plain(request),
+        "exceptions" => return exceptions(),
         "dict" => read_task_dict(&request.pickle, &request.buffers).map(Intake::Graph),
         _ => read_expression(&request.pickle, &request.buffers),
     };
@@ -51,6 +58,35 @@ fn answer(request: &Request) -> Reply {
         Ok(Intake::NeedsPython(reason)) => Reply { needs_python: Some(reason), ..reply },
         Err(error) => Reply { error: Some(error.to_string()), ..reply },
     }
+}
+
+fn plain(request: &Request) -> Reply {
+    match loads_plain(&request.pickle, &request.buffers) {
+        Ok(value) => Reply { pickles: vec![(String::new(), dumps_plain(&value))], ..Reply::default() },
+        Err(error) => Reply { error: Some(error.to_string()), ..Reply::default() },
+    }
+}
+
+fn exceptions() -> Reply {
+    let key = Key::tuple([Key::from("x"), Key::from(1)]);
+    let resources = [("GPU".to_owned(), 1.0)].into_iter().collect();
+    let all = [
+        KilledWorker { task: &key, last_worker: "tcp://127.0.0.1:1", allowed_failures: 3 }.pickled(),
+        NoWorkerError { task: &key, timeout: 1.5 }.pickled(),
+        NoValidWorkerError {
+            task: &key,
+            host_restrictions: &["h".to_owned()],
+            worker_restrictions: &[],
+            resource_restrictions: &resources,
+            timeout: 1.5,
+        }
+        .pickled(),
+        builtin_exception("MemoryError", "it's \"big\""),
+        timeout_error("late"),
+    ];
+    let noted = write_exception("builtins", "ValueError", &["no".into(), 1.into()], &["a note"]);
+    let pickles = all.into_iter().map(|exception| (exception.text, exception.pickle));
+    Reply { pickles: pickles.chain([("ValueError('no', 1)".to_owned(), noted)]).collect(), ..Reply::default() }
 }
 
 fn tasks(graph: Graph) -> Vec<Task> {

@@ -134,12 +134,27 @@ impl NoValidWorkerError<'_> {
             PickleValue::Float(self.timeout),
         ];
         let pickle = write_exception(SCHEDULER_MODULE, "NoValidWorkerError", &args, &[]);
+        let resources: Vec<String> = self
+            .resource_restrictions
+            .iter()
+            .map(|(name, amount)| format!("{:?}: {:?}", Key::from(name.as_str()), Key::float(*amount)))
+            .collect();
         let text = format!(
-            "NoValidWorkerError({:?}, {:?}, {:?}, {:?}, {:?})",
-            self.task, self.host_restrictions, self.worker_restrictions, self.resource_restrictions, self.timeout
+            "NoValidWorkerError({:?}, {}, {}, {{{}}}, {:?})",
+            self.task,
+            set_repr(self.host_restrictions),
+            set_repr(self.worker_restrictions),
+            resources.join(", "),
+            self.timeout
         );
         PickledException { pickle, text }
     }
+}
+
+/// Python's `repr` of a set of strings.
+fn set_repr(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{:?}", Key::from(name.as_str()))).collect();
+    if names.is_empty() { "set()".to_owned() } else { format!("{{{}}}", names.join(", ")) }
 }
 
 #[cfg(test)]
@@ -157,6 +172,20 @@ mod tests {
     fn notes_are_built_onto_the_exception() {
         let pickle = write_exception("builtins", "ValueError", &["no".into()], &["while packing"]);
         assert!(pickle.ends_with(b"R}(\x8c\x09__notes__](\x8c\x0dwhile packingeub."));
+    }
+
+    #[test]
+    fn restrictions_print_as_in_python() {
+        let key = Key::from("x");
+        let resources = [("GPU".to_owned(), 1.0)].into_iter().collect();
+        let error = NoValidWorkerError {
+            task: &key,
+            host_restrictions: &["h".to_owned()],
+            worker_restrictions: &[],
+            resource_restrictions: &resources,
+            timeout: 1.5,
+        };
+        assert_eq!(error.pickled().text, "NoValidWorkerError('x', {'h'}, set(), {'GPU': 1.0}, 1.5)");
     }
 
     #[test]

@@ -588,6 +588,48 @@ def check(name, split):
     return stats
 
 
+def check_exceptions(split):
+    """The exceptions a scheduler sends are what upstream would raise."""
+    found = [(text, pickle.loads(data)) for text, data in split("exceptions", b"", [])["pickles"]]
+    for text, exception in found:
+        print(f"     {text!s}  ->  {exception!r}: {exception}")
+        if type(exception).__name__ != "KilledWorker":
+            assert repr(exception).split("(")[0] == text.split("(")[0], (text, exception)
+    assert found[-1][1].__notes__ == ["a note"]
+    assert found[0][1].last_worker.address == "tcp://127.0.0.1:1"
+
+
+def check_plain(split):
+    """Plain values survive being read and written, objects among them."""
+    import numpy as np
+    from distributed.client import SourceCode
+    from distributed.protocol.pickle import dumps
+
+    for value in [
+        {"a": [1, -1, 2**40, -(2**63), 2**63, 2**64 - 1, 1.5, float("inf"), None, True, False]},
+        {"workers": ["tcp://a:1"], "resources": {"GPU": 1}, "s": {1, 2}, "f": frozenset("a"), ("t",): (1, (2,))},
+        ("h\u00e4", "\ud800", b"bytes" * 100, "x" * 300, "y" * 70_000),
+        (SourceCode("code", 1, 2, "file"),),
+        {"array": np.arange(5).tolist(), "scalar": np.int64(5), "f": add, "point": Pair},
+        [[], {}, (), set(), frozenset(), "", b""],
+        {"span": {"name": ("a", "b"), "ids": ("1", "2")}, "collections": [{"type": "Future"}]},
+    ]:
+        for protocol in range(6):
+            data = pickle.dumps(value, protocol=protocol) if Pair not in list(value.values() if isinstance(value, dict) else ()) else dumps(value)
+            reply = split("plain", data, [])
+            assert not reply["error"], (value, protocol, reply["error"])
+            back = pickle.loads(reply["pickles"][0][1])
+            if Pair in list(value.values() if isinstance(value, dict) else ()):
+                assert back.keys() == value.keys() and back["scalar"] == 5 and back["f"] is add
+            else:
+                assert repr(back) == repr(value) or back == value, (value, back)
+    buffers = []
+    data = pickle.dumps({"x": np.arange(5)}, protocol=5, buffer_callback=buffers.append)
+    reply = split("plain", data, [bytes(b.raw()) for b in buffers])
+    assert (pickle.loads(reply["pickles"][0][1])["x"] == np.arange(5)).all()
+    assert split("plain", pickle.dumps(2**64), [])["error"]
+
+
 def main():
     if sys.argv[1:] == ["record"]:
         return record()
@@ -595,6 +637,9 @@ def main():
     assert command == "check", command
     split = Splitter(splitter)
     failures = 0
+    if not names:
+        check_exceptions(split)
+        check_plain(split)
     for name in names or CASES:
         try:
             print(f"ok   {name}: {check(name, split)}")
