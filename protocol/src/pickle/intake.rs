@@ -7,6 +7,7 @@ use rustc_hash::FxBuildHasher;
 use super::arena::{Arena, Node, NodeId};
 use super::error::PickleError;
 use super::graph::{Graph, GraphTask, NodeClass};
+use super::legacy;
 use super::map_expr;
 use super::reader;
 use super::split::split;
@@ -82,7 +83,9 @@ fn expression_entries(arena: &mut Arena, buffers: &[Bytes]) -> Result<Vec<NodeId
     match arena.global(*class) {
         Some(("dask._expr", "LLGExpr")) => {
             let &[dsk] = operands else { return Err(odd()) };
-            arena.dict_items(dsk).ok_or_else(|| PickleError::unsupported("its graph is not a plain dict"))
+            let entries = arena.dict_items(dsk);
+            let entries = entries.ok_or_else(|| PickleError::unsupported("its graph is not a plain dict"))?;
+            legacy::convert(arena, entries)
         }
         Some(("distributed.client", "_MapExpr")) => map_expr::expand(arena, operands, buffers),
         Some((module, name)) => Err(PickleError::unsupported(format!("it is a {module}.{name}"))),

@@ -12,6 +12,7 @@ mod exception;
 mod graph;
 mod instance;
 mod intake;
+mod legacy;
 mod map_expr;
 mod opcode;
 mod plain;

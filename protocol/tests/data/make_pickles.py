@@ -346,7 +346,45 @@ def map_nested_future():
 
 @case
 def legacy():
-    return "python", llg({"a": 1, "b": (inc, "a")})
+    return "expression", llg({"a": 1, "b": (inc, "a")})
+
+
+@case
+def legacy_everything():
+    import numpy as np
+
+    graph = {
+        "a": 1,
+        "b": (inc, "a"),
+        "alias": "b",
+        "plain": "no key",
+        ("t", 0): (add, "a", (mul, "b", 10)),
+        ("t", 1): (sum, ["a", "b", ("t", 0), [1, 2][0]]),
+        5: (inc, 2.0),
+        2.5: (total, 5, "a", True),
+        "nested": [["a", ("t", 0)], ("b", "text", {"k": "a"}), None],
+        "tuple of data": (1, "x", (2, 3)),
+        "set": {"a", "other"},
+        "dict": (len, {"a": 1, "b": 2}),
+        "array": (np.sum, np.arange(5)),
+        "lambda": (lambda x, y: (x, y), "a", ["b"]),
+        "partial": (functools.partial(add, 3), "b"),
+        "bytes": b"a",
+        "self": "self",
+    }
+    return "expression", llg(graph)
+
+
+@case
+def legacy_object_head():
+    return "python", llg({"a": (functools.reduce, add, [1, 2]), "b": (collections.Counter("aab"), "a")})
+
+
+@case
+def legacy_future_inside():
+    from dask._task_spec import TaskRef
+
+    return "python", llg({"a": (inc, {"x": TaskRef("elsewhere")})})
 
 
 @case
