@@ -6,6 +6,7 @@
 //! [`loads_plain`], which reads small pickled fields.
 
 mod arena;
+mod cursor;
 mod encode;
 mod error;
 mod exception;

@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 
-use super::arena::{Arena, Children, EMPTY_TUPLE, Effect, FALSE, NODES_MAX, NONE, Node, NodeId, Span, TRUE};
+use super::arena::{Arena, Children, EMPTY_TUPLE, Effect, FALSE, NODES_MAX, NONE, Node, NodeId, TRUE};
+use super::cursor::Cursor;
 use super::error::PickleError;
 use super::opcode as op;
 
@@ -22,9 +23,7 @@ pub(crate) fn read(pickle: &Bytes, buffers: usize) -> Result<Arena, PickleError>
         return Err(PickleError::TooLarge { what: "a length", actual: pickle.len(), limit: PICKLE_BYTES_MAX });
     }
     let mut reader = Reader {
-        pickle,
-        at: 0,
-        opcode_at: 0,
+        cursor: Cursor::new(pickle),
         arena: Arena::new(pickle.clone()),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -39,9 +38,7 @@ pub(crate) fn read(pickle: &Bytes, buffers: usize) -> Result<Arena, PickleError>
 }
 
 struct Reader<'a> {
-    pickle: &'a [u8],
-    at: usize,
-    opcode_at: usize,
+    cursor: Cursor<'a>,
     arena: Arena,
     stack: Vec<NodeId>,
     /// Stack heights at which a mark lies.
@@ -57,8 +54,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn run(&mut self) -> Result<(), PickleError> {
         loop {
-            self.opcode_at = self.at;
-            let opcode = self.byte()?;
+            let opcode = self.cursor.opcode()?;
             if opcode == op::STOP {
                 self.arena.root = self.pop()?;
                 self.arena.use_all(&[self.arena.root]);
@@ -71,7 +67,7 @@ impl Reader<'_> {
     fn step(&mut self, opcode: u8) -> Result<(), PickleError> {
         match opcode {
             op::PROTO => self.proto(),
-            op::FRAME => self.take(8).map(drop),
+            op::FRAME => self.cursor.take(8).map(drop),
             op::MARK => {
                 self.marks.push(self.stack.len());
                 Ok(())
@@ -93,20 +89,20 @@ impl Reader<'_> {
             op::BININT | op::BININT1 | op::BININT2 | op::LONG1 | op::LONG4 | op::BINFLOAT => self.number(opcode),
             op::INT | op::LONG | op::FLOAT | op::STRING | op::UNICODE => self.text_atom(opcode),
             op::SHORT_BINUNICODE | op::BINUNICODE | op::BINUNICODE8 => {
-                let span = self.counted(opcode)?;
+                let span = self.cursor.counted(opcode)?;
                 self.push(Node::Str(span))
             }
             op::SHORT_BINBYTES | op::BINBYTES | op::BINBYTES8 => {
-                let span = self.counted(opcode)?;
+                let span = self.cursor.counted(opcode)?;
                 self.push(Node::Bytes(span))
             }
             op::BYTEARRAY8 => {
-                let span = self.counted(opcode)?;
+                let span = self.cursor.counted(opcode)?;
                 self.push(Node::ByteArray(span))
             }
             op::SHORT_BINSTRING | op::BINSTRING => {
-                self.counted(opcode)?;
-                let span = self.span_from(self.opcode_at);
+                self.cursor.counted(opcode)?;
+                let span = self.cursor.instruction();
                 self.push(Node::Raw(span))
             }
             op::NEXT_BUFFER | op::READONLY_BUFFER => self.buffer(opcode),
@@ -121,66 +117,8 @@ impl Reader<'_> {
             op::REDUCE | op::NEWOBJ | op::NEWOBJ_EX => self.construct(opcode),
             op::PERSID | op::BINPERSID => Err(PickleError::unsupported("it uses persistent ids")),
             op::EXT1 | op::EXT2 | op::EXT4 => Err(PickleError::unsupported("it uses the extension registry")),
-            _ => Err(self.malformed("unknown opcode")),
+            _ => Err(self.cursor.malformed("unknown opcode")),
         }
-    }
-
-    fn malformed(&self, reason: &'static str) -> PickleError {
-        PickleError::Malformed { at: self.opcode_at, reason }
-    }
-
-    // The bytes.
-
-    fn byte(&mut self) -> Result<u8, PickleError> {
-        let byte = *self.pickle.get(self.at).ok_or_else(|| self.malformed("it ends before STOP"))?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn take(&mut self, len: usize) -> Result<&[u8], PickleError> {
-        let end = self.at.checked_add(len).filter(|&end| end <= self.pickle.len());
-        let end = end.ok_or_else(|| self.malformed("an argument is cut off"))?;
-        let taken = &self.pickle[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
-        Ok(self.take(N)?.try_into().expect("took N bytes"))
-    }
-
-    fn span_from(&self, start: usize) -> Span {
-        let narrow = |n| u32::try_from(n).expect("the pickle is shorter than PICKLE_BYTES_MAX");
-        Span { start: narrow(start), len: narrow(self.at - start) }
-    }
-
-    /// The argument up to the next newline.
-    fn line(&mut self) -> Result<Span, PickleError> {
-        let start = self.at;
-        let len = self.pickle[start..].iter().position(|&byte| byte == b'\n');
-        let len = len.ok_or_else(|| self.malformed("a line is cut off"))?;
-        self.at = start + len;
-        let span = self.span_from(start);
-        self.at += 1;
-        Ok(span)
-    }
-
-    fn line_text(&mut self) -> Result<&str, PickleError> {
-        let span = self.line()?;
-        let bytes = &self.pickle[span.start as usize..][..span.len as usize];
-        std::str::from_utf8(bytes).map_err(|_| self.malformed("a line is not text"))
-    }
-
-    /// An argument that starts with its length.
-    fn counted(&mut self, opcode: u8) -> Result<Span, PickleError> {
-        let len = match opcode {
-            op::SHORT_BINUNICODE | op::SHORT_BINBYTES | op::SHORT_BINSTRING => usize::from(self.byte()?),
-            op::BINUNICODE | op::BINBYTES | op::BINSTRING => u32::from_le_bytes(self.array()?) as usize,
-            _ => usize::try_from(u64::from_le_bytes(self.array()?)).unwrap_or(usize::MAX),
-        };
-        let start = self.at;
-        self.take(len)?;
-        Ok(self.span_from(start))
     }
 
     // The stack.
@@ -209,7 +147,7 @@ impl Reader<'_> {
 
     fn require(&self, count: usize) -> Result<(), PickleError> {
         if self.stack.len() < self.floor() + count {
-            return Err(self.malformed("the stack is too short"));
+            return Err(self.cursor.malformed("the stack is too short"));
         }
         Ok(())
     }
@@ -225,13 +163,13 @@ impl Reader<'_> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<NodeId>, PickleError> {
-        let mark = self.marks.pop().ok_or_else(|| self.malformed("there is no mark"))?;
+        let mark = self.marks.pop().ok_or_else(|| self.cursor.malformed("there is no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
     /// Like [`Reader::pop_to_mark`], straight into the child pool.
     fn pool_to_mark(&mut self) -> Result<Children, PickleError> {
-        let mark = self.marks.pop().ok_or_else(|| self.malformed("there is no mark"))?;
+        let mark = self.marks.pop().ok_or_else(|| self.cursor.malformed("there is no mark"))?;
         let children = self.arena.pool(&self.stack[mark..]);
         self.stack.truncate(mark);
         Ok(children)
@@ -240,7 +178,7 @@ impl Reader<'_> {
     // The opcodes.
 
     fn proto(&mut self) -> Result<(), PickleError> {
-        let protocol = self.byte()?;
+        let protocol = self.cursor.byte()?;
         if protocol > PROTOCOL_MAX {
             return Err(PickleError::unsupported(format!("it has protocol {protocol}")));
         }
@@ -271,28 +209,28 @@ impl Reader<'_> {
 
     fn number(&mut self, opcode: u8) -> Result<(), PickleError> {
         let node = match opcode {
-            op::BININT1 => Node::Int(i64::from(self.byte()?)),
-            op::BININT2 => Node::Int(i64::from(u16::from_le_bytes(self.array()?))),
-            op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.array()?))),
-            op::BINFLOAT => Node::Float(f64::from_be_bytes(self.array()?)),
+            op::BININT1 => Node::Int(i64::from(self.cursor.byte()?)),
+            op::BININT2 => Node::Int(i64::from(u16::from_le_bytes(self.cursor.array()?))),
+            op::BININT => Node::Int(i64::from(i32::from_le_bytes(self.cursor.array()?))),
+            op::BINFLOAT => Node::Float(f64::from_be_bytes(self.cursor.array()?)),
             _ => {
                 let len = if opcode == op::LONG1 {
-                    usize::from(self.byte()?)
+                    usize::from(self.cursor.byte()?)
                 } else {
-                    let len = i32::from_le_bytes(self.array()?);
-                    usize::try_from(len).map_err(|_| self.malformed("a length is negative"))?
+                    let len = i32::from_le_bytes(self.cursor.array()?);
+                    usize::try_from(len).map_err(|_| self.cursor.malformed("a length is negative"))?
                 };
-                let small = small_long(self.take(len)?);
-                small.map_or_else(|| Node::Raw(self.span_from(self.opcode_at)), Node::Int)
+                let small = small_long(self.cursor.take(len)?);
+                small.map_or_else(|| Node::Raw(self.cursor.instruction()), Node::Int)
             }
         };
         self.push(node)
     }
 
     fn text_atom(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let line = self.line()?;
-        let raw = Node::Raw(self.span_from(self.opcode_at));
-        let bytes = &self.pickle[line.start as usize..][..line.len as usize];
+        let line = self.cursor.line()?;
+        let raw = Node::Raw(self.cursor.instruction());
+        let bytes = self.cursor.bytes(line);
         let node = match (opcode, bytes) {
             (op::INT, b"00") => return self.push_id(FALSE),
             (op::INT, b"01") => return self.push_id(TRUE),
@@ -313,7 +251,7 @@ impl Reader<'_> {
             return self.push(Node::ReadonlyBuffer(inner));
         }
         if self.buffers_used >= self.buffers {
-            return Err(self.malformed("it asks for more buffers than came with it"));
+            return Err(self.cursor.malformed("it asks for more buffers than came with it"));
         }
         let index = u32::try_from(self.buffers_used).expect("each buffer took a byte of pickle");
         self.buffers_used += 1;
@@ -326,8 +264,8 @@ impl Reader<'_> {
             _ => self.memo_index(opcode)?,
         };
         // Picklers number their entries; an index beyond the bytes read only wastes memory.
-        if index > self.at {
-            return Err(self.malformed("a memo index is out of line"));
+        if index > self.cursor.position() {
+            return Err(self.cursor.malformed("a memo index is out of line"));
         }
         if index >= self.memo.len() {
             self.memo.resize(index + 1, UNSET);
@@ -344,15 +282,15 @@ impl Reader<'_> {
     fn get(&mut self, opcode: u8) -> Result<(), PickleError> {
         let index = self.memo_index(opcode)?;
         let id = self.memo.get(index).copied().filter(|&id| id != UNSET);
-        let id = id.ok_or_else(|| self.malformed("a memo entry is missing"))?;
+        let id = id.ok_or_else(|| self.cursor.malformed("a memo entry is missing"))?;
         self.push_id(id)
     }
 
     fn memo_index(&mut self, opcode: u8) -> Result<usize, PickleError> {
         match opcode {
-            op::BINPUT | op::BINGET => Ok(usize::from(self.byte()?)),
-            op::LONG_BINPUT | op::LONG_BINGET => Ok(u32::from_le_bytes(self.array()?) as usize),
-            _ => self.line_text()?.parse().map_err(|_| self.malformed("a memo index is not a number")),
+            op::BINPUT | op::BINGET => Ok(usize::from(self.cursor.byte()?)),
+            op::LONG_BINPUT | op::LONG_BINGET => Ok(u32::from_le_bytes(self.cursor.array()?) as usize),
+            _ => self.cursor.line_text()?.parse().map_err(|_| self.cursor.malformed("a memo index is not a number")),
         }
     }
 
@@ -374,7 +312,7 @@ impl Reader<'_> {
                     _ => (Node::Dict, Effect::SetItems(items)),
                 };
                 if opcode == op::DICT && !count.is_multiple_of(2) {
-                    return Err(self.malformed("a dict has an odd number of items"));
+                    return Err(self.cursor.malformed("a dict has an odd number of items"));
                 }
                 let id = self.add(node)?;
                 if count > 0 {
@@ -393,7 +331,7 @@ impl Reader<'_> {
                 let items = self.pool_to_mark()?;
                 match opcode {
                     op::FROZENSET => self.push(Node::FrozenSet(items)),
-                    op::OBJ if self.arena.children(items).is_empty() => Err(self.malformed("an object has no class")),
+                    op::OBJ if self.arena.children(items).is_empty() => Err(self.cursor.malformed("an object has no class")),
                     op::OBJ => self.push(Node::Obj(items)),
                     _ if self.arena.children(items).is_empty() => self.push_id(EMPTY_TUPLE),
                     _ => self.push(Node::Tuple(items)),
@@ -417,7 +355,7 @@ impl Reader<'_> {
                     (op::APPENDS, _) => Effect::Appends(items),
                     (op::ADDITEMS, _) => Effect::AddItems(items),
                     (_, count) if count.is_multiple_of(2) => Effect::SetItems(items),
-                    _ => return Err(self.malformed("a dict has an odd number of items")),
+                    _ => return Err(self.cursor.malformed("a dict has an odd number of items")),
                 }
             }
         };
@@ -438,15 +376,15 @@ impl Reader<'_> {
         let module = self.pop()?;
         for part in [module, name] {
             if !matches!(self.arena.node(part), Node::Str(_)) {
-                return Err(self.malformed("a global's name is not text"));
+                return Err(self.cursor.malformed("a global's name is not text"));
             }
         }
         self.push(Node::Global { module, name })
     }
 
     fn global_from_lines(&mut self) -> Result<NodeId, PickleError> {
-        let module = self.line()?;
-        let name = self.line()?;
+        let module = self.cursor.line()?;
+        let name = self.cursor.line()?;
         let module = self.add(Node::Str(module))?;
         let name = self.add(Node::Str(name))?;
         self.add(Node::Global { module, name })
