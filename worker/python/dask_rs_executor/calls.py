@@ -7,12 +7,11 @@ import distributed.worker as upstream
 from dask.sizeof import sizeof
 from distributed.core import error_message
 from distributed.protocol import serialize
-from distributed.protocol.serialize import Serialized
 from distributed.versions import get_versions
 
 from . import tasks
 from .store import small_copy
-from .wire import Packed, loaded
+from .wire import Packed, Sealed, loaded
 
 _RESERVED = ("op", "reply", "close", "serializers")
 
@@ -74,20 +73,20 @@ def fetch(worker, message):
     data = {}
     for key in message["keys"]:
         try:
-            if key in worker.state.actors:
-                header, frames = serialize(worker.actor_proxy(key))
-            else:
-                value = worker.data.raw(key)
-                if isinstance(value, Packed):
-                    data[key] = value.relay()
-                    continue
-                header, frames = serialize(value, on_error="message")
+            value = worker.actor_proxy(key) if key in worker.state.actors else worker.data.raw(key)
         except KeyError:
             continue
-        except Exception as error:
-            header, frames = serialize(error, on_error="message")
-        data[key] = Serialized(header, frames)
+        data[key] = _packed(value)
     worker.link.send({"op": "reply", "id": message["id"], "reply": data})
+
+
+def _packed(value):
+    if isinstance(value, Packed):
+        relayed = value.relay()
+        if relayed is not None:
+            return relayed
+        value = value.load()
+    return Sealed(*serialize(value, on_error="message"))
 
 
 def measure(worker, message):
@@ -101,7 +100,7 @@ def measure(worker, message):
         except Exception:
             tasks.logger.exception("Could not deserialize the value of key %r", key)
             nbytes = sum(memoryview(frame).nbytes for frame in packed.frames)
-            sizes[key] = {"nbytes": nbytes, "value": packed.relay()}
+            sizes[key] = {"nbytes": nbytes, "value": None}
             continue
         sizes[key] = {"nbytes": nbytes, "value": small_copy(value, nbytes)}
     worker.link.send({"op": "reply", "id": message["id"], "reply": sizes})

@@ -31,15 +31,10 @@ class Values(collections.abc.MutableMapping):
 
     def __getitem__(self, key):
         value = self._values[key]
-        if isinstance(value, Packed):
-            value = value.load()
-            # Dropped meanwhile: do not bring it back.
-            if key in self._values:
-                self._values[key] = value
-        return value
+        return value.load() if isinstance(value, Packed) else value
 
     def raw(self, key):
-        """The value, or its packed form if nothing needed it so far."""
+        """The value, or what holds its packed form if it came from elsewhere."""
         return self._values[key]
 
     def __setitem__(self, key, value):

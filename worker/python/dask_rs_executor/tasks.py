@@ -1,11 +1,12 @@
 """Running tasks: in a pool's thread, or on the event loop when the task is a coroutine."""
 
 import contextlib
+import contextvars
 import logging
 import os
 import sys
 import threading
-from time import time
+from time import thread_time, time
 
 import dask
 from dask.sizeof import sizeof
@@ -78,7 +79,7 @@ def _run_in_thread(worker, message, found):
         worker.loop.add_callback(_run_on_loop, worker, message, spec, data)
         return
     key, ident = message["key"], threading.get_ident()
-    started = time()
+    started, cpu_started = time(), thread_time()
     with worker.active_threads_lock:
         worker.active_threads[ident] = key
     thread_state.start_time, thread_state.key = started, key
@@ -92,7 +93,7 @@ def _run_in_thread(worker, message, found):
         except BaseException as error:
             _fail(worker, message, error, started, spec)
         else:
-            _finish(worker, message, value, started)
+            _finish(worker, message, value, started, thread_time() - cpu_started)
         finally:
             _worker_cvar.reset(token)
             del thread_state.start_time, thread_state.key, thread_state.execution_state
@@ -111,7 +112,7 @@ async def _run_on_loop(worker, message, spec, data):
     except BaseException as error:
         _fail(worker, message, error, started, spec)
     else:
-        _finish(worker, message, value, started)
+        _finish(worker, message, value, started, 0.0)
     finally:
         _worker_cvar.reset(token)
 
@@ -133,14 +134,15 @@ def _value(dependency):
     return dependency.load() if isinstance(dependency, Packed) else dependency
 
 
-def _finish(worker, message, value, started):
+def _finish(worker, message, value, started, cpu):
     stopped = time()
     key = message["key"]
     try:
         nbytes = int(sizeof(value))
         if message["actor"]:
             worker.state.actors[key] = value
-            copy = Sealed(*serialize(worker.actor_proxy(key)))
+            # Without the context of the task: a proxy made there would bind a client, and that would hold the key.
+            copy = Sealed(*serialize(contextvars.Context().run(worker.actor_proxy, key)))
         else:
             worker.data[key] = value
             copy = small_copy(value, nbytes)
@@ -155,6 +157,8 @@ def _finish(worker, message, value, started):
             "thread": threading.get_ident(),
             "start": started,
             "stop": stopped,
+            "cpu": cpu,
+            "span_id": message["span_id"],
             "value": copy,
         }
     except Exception as error:
@@ -205,6 +209,7 @@ def _fail(worker, message, error, started, spec=None):
         thread=threading.get_ident(),
         start=started,
         stop=stopped,
+        span_id=message["span_id"],
     )
     worker.link.send(report)
 

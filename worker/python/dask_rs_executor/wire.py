@@ -36,7 +36,7 @@ READ_BUFFER_BYTES = 256 * 1024
 
 
 class Packed:
-    """User data as it travelled. ``load`` decodes it; the same object decodes once."""
+    """User data as it travelled. ``load`` decodes it once, and lets go of the packed form."""
 
     __slots__ = ("header", "frames", "_lock", "_value", "_loaded")
 
@@ -48,11 +48,12 @@ class Packed:
         self._value = None
 
     def load(self):
-        """The decoded value. Raises what its pickle raises."""
+        """The decoded value. Raises what its pickle raises, each time."""
         with self._lock:
             if not self._loaded:
                 self._value = self._decode()
                 self._loaded = True
+                self.frames = None
             return self._value
 
     def _decode(self):
@@ -64,8 +65,9 @@ class Packed:
         return merge_and_deserialize(self.header, frames)
 
     def relay(self):
-        """The same data for an outgoing message."""
-        return Serialized(self.header, self.frames)
+        """The same data for an outgoing message; None once it is decoded."""
+        with self._lock:
+            return None if self._loaded else Serialized(self.header, self.frames)
 
 
 class Sealed(Serialized):

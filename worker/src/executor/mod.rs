@@ -5,13 +5,15 @@ pub mod python;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dask_protocol::message::{ErrorInfo, RunId, StartStop};
 use dask_protocol::native::{NativeArg, NativeCall, is_native};
-use dask_protocol::pickle::builtin_exception;
+use dask_protocol::pickle::{builtin_exception, loads_plain};
 use dask_protocol::{Key, Payload, PayloadKind, Value};
 use rustc_hash::FxHashMap;
 
 use crate::native::{ArgSlot, NativeError, NativeFunction, TaskContext};
+use crate::server::metrics::Label;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
@@ -27,6 +29,7 @@ pub(crate) struct Task {
     pub dependencies: Vec<Key>,
     pub annotations: Value,
     pub actor: bool,
+    pub span_id: Option<String>,
 }
 
 /// Starts a task. Ends in one `ExecuteDone`.
@@ -72,11 +75,15 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
             Ok(payload) => data.push((key.clone(), payload)),
             Err(error) => return fail(shared, &task, "TypeError", &error.to_string()),
         }
+    }
+    let handed: Vec<Key> = data.iter().map(|(key, _)| key.clone()).collect();
+    let Task { key, run_id, spec, dependencies, annotations, actor, span_id } = task;
+    let data = data.into_iter().collect();
+    python.tell(ToPython::Execute(Execute { key, run_id, spec, dependencies, data, annotations, actor, span_id }));
+    // Only now: whoever finds no serialised form here asks Python, and that question must come behind the values.
+    for key in &handed {
         shared.store.handed_to_python(key);
     }
-    let Task { key, run_id, spec, dependencies, annotations, actor } = task;
-    let data = data.into_iter().collect();
-    python.tell(ToPython::Execute(Execute { key, run_id, spec, dependencies, data, annotations, actor }));
 }
 
 /// The form in which Python can read a value it does not have.
@@ -140,7 +147,9 @@ fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, Stri
         NativeArg::Value(packed) => Ok(ArgSlot::Inline(packed.clone())),
         NativeArg::Future(key) => match found.get(key) {
             Some(Stored { native: Some(value), .. }) => Ok(ArgSlot::Native(value.clone())),
-            Some(Stored { payload: Some(payload), .. }) => Ok(ArgSlot::Payload(payload.clone())),
+            Some(Stored { payload: Some(payload), .. }) => {
+                Ok(plain_pickle(payload).map_or_else(|| ArgSlot::Payload(payload.clone()), ArgSlot::Inline))
+            }
             Some(_) | None => Err(format!("dependency {key} is not on this worker")),
         },
         NativeArg::List(items) => {
@@ -149,8 +158,22 @@ fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, Stri
     }
 }
 
+/// What Python pickled, if it is made of numbers, texts and containers only: repacked as native tasks read values.
+fn plain_pickle(payload: &Payload) -> Option<Bytes> {
+    let header = payload.sub_header().ok()?;
+    if header.serializer.as_deref() != Some("pickle") {
+        return None;
+    }
+    let frames = payload.logical_frames().ok()?;
+    let (pickle, buffers) = frames.split_first()?;
+    let value = loads_plain(pickle, buffers).ok()?.to_value();
+    rmp_serde::to_vec_named(&value).ok().map(Bytes::from)
+}
+
 fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
     let delay = shared.clock.delay();
+    let label = if outcome.result.is_ok() { Label::ThreadCpu } else { Label::Failed };
+    shared.metrics.executed(&task.key, task.span_id.as_deref(), label, outcome.stop - outcome.start);
     let startstops = vec![StartStop {
         action: "compute".to_owned(),
         start: outcome.start + delay,

@@ -133,13 +133,13 @@ impl Driver {
                 dependencies,
                 priority: _,
                 annotations,
-                span_id: _,
+                span_id,
                 actor,
                 stimulus_id: _,
             } => {
                 // Python sees drops and executions in the order decided.
                 turn.flush_dropped(&self.shared);
-                let task = executor::Task { key, run_id, spec, dependencies, annotations, actor };
+                let task = executor::Task { key, run_id, spec, dependencies, annotations, actor, span_id };
                 executor::execute(&self.shared, task);
             }
             // A thread that runs user code cannot be interrupted; the state drops the outcome when it comes.

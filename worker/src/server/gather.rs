@@ -87,6 +87,7 @@ pub(crate) async fn run(
             let values: Vec<_> = data.into_iter().map(arrived).collect();
             let received: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
             metrics.received(&worker, received.iter().map(|(_, nbytes)| nbytes).sum(), stop - start);
+            metrics.gathered(stop - start);
             (values, GatherOutcome::Data { received })
         }
         // The peer is there and answers nonsense: asking again would not help.

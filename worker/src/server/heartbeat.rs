@@ -47,13 +47,14 @@ async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
     let Some((counts, executing)) = shared.ask(state_of_tasks).await else { return Ok(None) };
     let sent = unix_now();
     let scheduler_now = shared.clock.now();
+    let (metrics, spans) = (metrics(shared, counts), shared.metrics.take_spans());
     let executing = executing.into_iter().map(|(key, start)| (key, (scheduler_now - start).max(0.0))).collect();
     let request = HeartbeatWorker {
         address: shared.identity.address.clone(),
         now: Some(sent),
-        metrics: metrics(shared, counts),
+        metrics,
         executing,
-        extensions: Value::Map(Vec::new()),
+        extensions: Value::map([("spans", spans)]),
         resolve_address: None,
     };
     let scheduler = &shared.identity.scheduler;
@@ -97,7 +98,7 @@ pub(crate) fn metrics(shared: &Shared, task_counts: Value) -> Value {
     Value::map([
         ("task_counts", task_counts),
         ("bandwidth", shared.metrics.take_bandwidth()),
-        ("digests_total_since_heartbeat", Value::map([("latency", shared.metrics.latency().into())])),
+        ("digests_total_since_heartbeat", shared.metrics.take_digests()),
         ("managed_bytes", shared.store.nbytes().into()),
         ("spilled_bytes", Value::map([("memory", Value::Int(0)), ("disk", Value::Int(0))])),
         ("transfer", shared.metrics.transfer()),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use dask_protocol::{Address, Value};
+use dask_protocol::{Address, Key, Value};
 
 /// Bandwidth assumed before any transfer was measured, in bytes per second (`distributed.scheduler.bandwidth`).
 const BANDWIDTH_DEFAULT: f64 = 100e6;
@@ -38,11 +38,41 @@ struct Measured {
     /// Sum and count since the last heartbeat.
     by_worker: HashMap<Address, (f64, u32)>,
     latency: f64,
+    /// Seconds since the last heartbeat, by task prefix.
+    executed: HashMap<(String, Label), f64>,
+    /// The same by span and task prefix.
+    executed_by_span: HashMap<(String, String, Label), f64>,
+    gathered: f64,
+}
+
+/// What a part of a task's time went into, by upstream's name (fine performance metrics).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Label {
+    ThreadCpu,
+    ThreadNonCpu,
+    Failed,
+}
+
+impl Label {
+    fn name(self) -> &'static str {
+        match self {
+            Label::ThreadCpu => "thread-cpu",
+            Label::ThreadNonCpu => "thread-noncpu",
+            Label::Failed => "failed",
+        }
+    }
 }
 
 impl Default for Measured {
     fn default() -> Measured {
-        Measured { bandwidth: BANDWIDTH_DEFAULT, by_worker: HashMap::new(), latency: 0.001 }
+        Measured {
+            bandwidth: BANDWIDTH_DEFAULT,
+            by_worker: HashMap::new(),
+            latency: 0.001,
+            executed: HashMap::new(),
+            executed_by_span: HashMap::new(),
+            gathered: 0.0,
+        }
     }
 }
 
@@ -59,6 +89,48 @@ impl Metrics {
         let (sum, count) = measured.by_worker.entry(from.clone()).or_default();
         *sum += rate;
         *count += 1;
+    }
+
+    /// A part of a task's execution took this long.
+    pub(crate) fn executed(&self, key: &Key, span: Option<&str>, label: Label, seconds: f64) {
+        let prefix = key.prefix();
+        let mut measured = self.measured();
+        if let Some(span) = span {
+            *measured.executed_by_span.entry((span.to_owned(), prefix.clone(), label)).or_default() += seconds;
+        }
+        *measured.executed.entry((prefix, label)).or_default() += seconds;
+    }
+
+    /// A transfer to us took this long.
+    pub(crate) fn gathered(&self, seconds: f64) {
+        self.measured().gathered += seconds;
+    }
+
+    /// The `digests_total_since_heartbeat` entry of a heartbeat; what it counts begins anew.
+    pub(crate) fn take_digests(&self) -> Value {
+        let mut measured = self.measured();
+        let executed = std::mem::take(&mut measured.executed).into_iter().map(|((prefix, label), seconds)| {
+            let name = ["execute".into(), prefix.into(), label.name().into(), "seconds".into()];
+            (Value::Array(name.to_vec()), Value::from(seconds))
+        });
+        let mut digests: Vec<(Value, Value)> = executed.collect();
+        digests.push(("latency".into(), measured.latency.into()));
+        let gathered = std::mem::take(&mut measured.gathered);
+        if gathered > 0.0 {
+            let name = ["gather-dep", "network", "seconds"].map(Value::from);
+            digests.push((Value::Array(name.to_vec()), gathered.into()));
+        }
+        Value::Map(digests)
+    }
+
+    /// The `extensions.spans` entry of a heartbeat; what it counts begins anew.
+    pub(crate) fn take_spans(&self) -> Value {
+        let spans = std::mem::take(&mut self.measured().executed_by_span);
+        let row = |((span, prefix, label), seconds): ((String, String, Label), f64)| {
+            let name = ["execute".into(), span.into(), prefix.into(), label.name().into(), "seconds".into()];
+            (Value::Array(name.to_vec()), Value::from(seconds))
+        };
+        Value::Map(spans.into_iter().map(row).collect())
     }
 
     /// A round trip to the scheduler took this long.

@@ -10,7 +10,7 @@ mod gather;
 mod heartbeat;
 mod http;
 mod memory;
-mod metrics;
+pub(crate) mod metrics;
 mod monitor;
 pub mod nanny_link;
 mod python_events;

@@ -8,6 +8,7 @@ use dask_protocol::message::{ErrorInfo, StartStop};
 use dask_protocol::{Key, Value};
 use tracing::{error, warn};
 
+use super::metrics::Label;
 use super::shared::{Shared, stimulus};
 use super::{Closed, End};
 use crate::executor::python::PythonReader;
@@ -18,7 +19,12 @@ use crate::store::Stored;
 /// Reads until the process ends. Its end is the worker's: a task took it down, and the scheduler must count that.
 pub(crate) async fn run(shared: Arc<Shared>, mut reader: PythonReader) {
     let status = loop {
-        match reader.next().await {
+        let next = tokio::select! {
+            next = reader.next() => next,
+            // Closing is over, so whatever Python still does is not wanted any more. Dropping the reader kills it.
+            () = shared.stop.cancelled() => return,
+        };
+        match next {
             Ok(batch) => batch.into_iter().for_each(|message| take(&shared, message)),
             Err(status) => break status,
         }
@@ -84,6 +90,10 @@ fn level_name(level: &str) -> &'static str {
 }
 
 fn finish(shared: &Arc<Shared>, it: Finished) {
+    let wall = (it.stop - it.start).max(0.0);
+    let span = it.span_id.as_deref();
+    shared.metrics.executed(&it.key, span, Label::ThreadCpu, it.cpu.min(wall));
+    shared.metrics.executed(&it.key, span, Label::ThreadNonCpu, (wall - it.cpu).max(0.0));
     let outcome = ExecuteOutcome::Success {
         nbytes: it.nbytes,
         typename: it.typename,
@@ -97,6 +107,7 @@ fn finish(shared: &Arc<Shared>, it: Finished) {
 }
 
 fn fail(shared: &Arc<Shared>, it: Erred) {
+    shared.metrics.executed(&it.key, it.span_id.as_deref(), Label::Failed, (it.stop - it.start).max(0.0));
     let error = ErrorInfo {
         exception: it.exception,
         traceback: it.traceback,

@@ -83,6 +83,8 @@ pub(crate) struct Execute {
     pub data: Pairs<Key, Payload>,
     pub annotations: Value,
     pub actor: bool,
+    /// Echoed.
+    pub span_id: Option<String>,
 }
 
 /// From the Python process.
@@ -120,6 +122,9 @@ pub(crate) struct Finished {
     pub thread: Value,
     pub start: f64,
     pub stop: f64,
+    /// Seconds of processor time.
+    pub cpu: f64,
+    pub span_id: Option<String>,
     /// A serialised copy, if the value is small.
     pub value: Option<Payload>,
 }
@@ -136,6 +141,7 @@ pub(crate) struct Erred {
     pub thread: Value,
     pub start: f64,
     pub stop: f64,
+    pub span_id: Option<String>,
 }
 
 /// A task raised `Reschedule`.
