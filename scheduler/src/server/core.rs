@@ -1,6 +1,6 @@
 //! What the driver owns: the state, the peers' streams and the event log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use dask_protocol::comm::BatchedSender;
@@ -19,9 +19,12 @@ use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
 use super::shuffles::Shuffles;
+use super::task_stream::TaskStream;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
-use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, State, WorkerHeartbeat};
+use crate::state::{Seconds, Action, Actions, ClientId, Event, NewWorker, Runtime, State, WorkerHeartbeat};
 
+/// How long the events of a peer that left are kept (`distributed.scheduler.events-cleanup-delay`), in seconds.
+const EVENTS_CLEANUP_DELAY: f64 = 3600.0;
 /// Clients are told to call this many times less often than workers.
 const CLIENT_HEARTBEAT_FACTOR: f64 = 10.0;
 
@@ -40,12 +43,15 @@ pub(crate) struct Core {
     pub(crate) events: EventLog,
     pub(crate) totals: Totals,
     pub(crate) shuffles: Shuffles,
+    pub(crate) task_stream: TaskStream,
     actions: Actions,
     retirements: HashMap<u64, oneshot::Sender<Retired>>,
     status_listeners: Vec<StatusSender>,
     unflushed_clients: Vec<ClientId>,
     unflushed_workers: Vec<Address>,
     next_number: u64,
+    /// Topics of peers that left, and when to forget them.
+    departed: VecDeque<(Seconds, Key)>,
 }
 
 /// Counters that only grow, for `/metrics`.
@@ -84,12 +90,14 @@ impl Core {
             events: EventLog::default(),
             totals: Totals::default(),
             shuffles: Shuffles::default(),
+            task_stream: TaskStream::default(),
             actions: Actions::new(),
             retirements: HashMap::new(),
             status_listeners: Vec::new(),
             unflushed_clients: Vec::new(),
             unflushed_workers: Vec::new(),
             next_number: 0,
+            departed: VecDeque::new(),
         }
     }
 
@@ -97,12 +105,30 @@ impl Core {
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
             Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),
-            event => {
-                let now = self.clock.now();
-                self.state.handle(now, event, &mut self.actions);
-                self.carry_out();
-                self.follow_up_shuffles();
+            Event::WorkerMessage { worker, message } if self.task_stream.wants(&message) => {
+                self.record_task(&worker, &message);
+                self.tell_state(Event::WorkerMessage { worker, message });
             }
+            event => self.tell_state(event),
+        }
+    }
+
+    fn tell_state(&mut self, event: Event) {
+        let now = self.clock.now();
+        self.state.handle(now, event, &mut self.actions);
+        self.carry_out();
+        self.follow_up_shuffles();
+    }
+
+    /// Keeps what a worker tells of a task, if the task is being processed there.
+    fn record_task(&mut self, worker: &Address, message: &WorkerToScheduler) {
+        let key = match message {
+            WorkerToScheduler::TaskFinished(finished) => &finished.key,
+            WorkerToScheduler::TaskErred(erred) => &erred.key,
+            _ => return,
+        };
+        if self.state.task(key).is_some_and(|task| task.processing_on == Some(worker)) {
+            self.task_stream.record(worker, message);
         }
     }
 
@@ -179,6 +205,23 @@ impl Core {
         }
     }
 
+    fn clean_up_later(&mut self, topic: Key) {
+        self.departed.push_back((self.clock.now() + EVENTS_CLEANUP_DELAY, topic));
+    }
+
+    /// Forgets the events of peers that left long ago and did not come back.
+    pub(crate) fn clean_up_events(&mut self) {
+        let now = self.clock.now();
+        while let Some((_, topic)) = self.departed.pop_front_if(|(due, _)| *due <= now) {
+            let back = topic.as_str().is_some_and(|id| {
+                self.clients.contains_key(id) || self.workers.keys().any(|address| address.as_str() == id)
+            });
+            if !back {
+                self.events.truncate(&topic);
+            }
+        }
+    }
+
     /// A number never given before in this process.
     pub(crate) fn fresh_number(&mut self) -> u64 {
         self.next_number += 1;
@@ -217,6 +260,7 @@ impl Core {
         }
         self.events.remove_listener(client);
         self.totals.clients_removed += 1;
+        self.clean_up_later(Key::from(&**client));
         self.handle(Event::RemoveClient { client: client.clone() });
         true
     }
@@ -310,6 +354,7 @@ impl Core {
         }
         self.totals.workers_removed += 1;
         self.shuffles.worker_left(address);
+        self.clean_up_later(Key::from(address.as_str()));
         let gone = Value::Array(vec!["remove".into(), address.as_str().into()]);
         self.status_listeners.retain(|listener| listener.send(gone.clone()));
         if last {

@@ -20,6 +20,7 @@ mod rpc;
 mod scheduler;
 mod shared;
 mod shuffles;
+mod task_stream;
 mod versions;
 mod worker_stream;
 

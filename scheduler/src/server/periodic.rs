@@ -13,6 +13,8 @@ use super::shared::Server;
 
 /// How often to look whether there is nothing to do (upstream: 250 ms).
 const IDLE_CHECK: Duration = Duration::from_millis(250);
+/// How often to forget events of peers that left long ago.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// A worker may miss this many heartbeats whatever its time to live.
 const HEARTBEATS_MISSED_MAX: f64 = 10.0;
 
@@ -21,12 +23,14 @@ pub(crate) async fn run(server: Arc<Server>) {
     let mut idle = ticks(IDLE_CHECK);
     let mut leases = ticks(LEASE_VALIDATION_INTERVAL);
     let mut silent = ticks(server.options.worker_ttl.unwrap_or(Duration::from_secs(3600)).max(IDLE_CHECK) / 4);
+    let mut cleanup = ticks(CLEANUP_INTERVAL);
     loop {
         tokio::select! {
             () = server.closing.cancelled() => return,
             _ = idle.tick() => close_when_idle(&server).await,
             _ = leases.tick() => server.extensions.semaphores.expire(Instant::now()),
             _ = silent.tick() => remove_silent_workers(&server).await,
+            _ = cleanup.tick() => clean_up(&server).await,
         }
     }
 }
@@ -35,6 +39,11 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+async fn clean_up(server: &Server) {
+    // A scheduler that closes has nothing left to clean.
+    let _ = server.driver.run(super::core::Core::clean_up_events).await;
 }
 
 async fn close_when_idle(server: &Server) {

@@ -10,6 +10,7 @@ pub(super) mod plugins;
 pub(super) mod profile;
 pub(super) mod python;
 pub(super) mod queries;
+pub(super) mod rebalance;
 pub(super) mod replicate;
 pub(super) mod restart;
 pub(super) mod retire;
@@ -68,6 +69,10 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "scatter" => scatter::scatter(server, &request).await,
         "update_data" => scatter::update_data(server, &request).await,
         "replicate" => replicate::replicate(server, &request).await,
+        "rebalance" => rebalance::rebalance(server, &request).await,
+        "amm_handler" => workers::amm_handler(server, &request).await,
+        "get_task_stream" => tasks::task_stream(server, &request).await,
+        "get_task_stream_index" => tasks::task_stream_index(server).await,
         "broadcast" => broadcast::broadcast(server, &request).await,
         "proxy" => broadcast::proxy(server, &request).await,
         "worker_logs" => broadcast::worker_logs(server, &request).await,

@@ -4,7 +4,7 @@ use dask_protocol::message::{Request, Resources, StimulusId};
 use dask_protocol::{Address, Value};
 use serde::Deserialize;
 
-use super::super::failure::{Failure, Reply, reply};
+use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::shared::Server;
 use super::ok;
 use super::scatter::timeout_argument;
@@ -73,6 +73,32 @@ pub(crate) async fn workers_to_close_now(server: &Server, criteria: CloseCriteri
         chosen
     });
     Ok(chosen.await?)
+}
+
+/// `amm_handler`: the active memory manager.
+pub(crate) async fn amm_handler(server: &Server, request: &Request) -> Reply {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Method {
+        Start,
+        Stop,
+        RunOnce,
+        Running,
+    }
+    #[derive(Deserialize)]
+    struct Args {
+        method: Method,
+    }
+    let event = match request.args::<Args>()?.method {
+        Method::Start => Event::SetActiveMemoryManager { running: true },
+        Method::Stop => Event::SetActiveMemoryManager { running: false },
+        Method::RunOnce => Event::RunActiveMemoryManager,
+        Method::Running => {
+            return reply(&server.driver.run(|core| core.state.active_memory_manager_is_running()).await?);
+        }
+    };
+    server.driver.event(event).await?;
+    nil()
 }
 
 /// `set_resources`.
