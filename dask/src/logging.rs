@@ -84,8 +84,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for DaskLayer {
         let logger = event.metadata().target();
         let message = text.message + &text.fields;
         let mut line = format!("{} - {logger} - {level} - {message}", local_time(now));
-        let record =
-            LogRecord { created: now.as_secs_f64(), level, logger: logger.to_owned(), line: line.clone() };
+        let record = LogRecord { created: now.as_secs_f64(), level, logger: logger.to_owned(), line: line.clone() };
         self.ring.push(record);
         line.push('\n');
         // One write per line, so that lines of several processes do not mix; nobody to tell when stderr is gone.

@@ -89,7 +89,13 @@ pub(crate) async fn unregister(pool: &ConnectionPool, scheduler: &Address, worke
 }
 
 /// Logs the event that upstream's nannies log when a worker used too much memory.
-pub(crate) async fn log_memory_restart(pool: &ConnectionPool, scheduler: &Address, worker: &Address, pid: u32, rss: u64) {
+pub(crate) async fn log_memory_restart(
+    pool: &ConnectionPool,
+    scheduler: &Address,
+    worker: &Address,
+    pid: u32,
+    rss: u64,
+) {
     #[derive(Serialize)]
     struct Restarted<'a> {
         worker: &'a Address,

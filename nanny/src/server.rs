@@ -94,8 +94,8 @@ impl Nanny {
         let address = listener.contact_address();
         let pool = ConnectionPool::new(options.comm.clone());
         let registration = scheduler::register_nanny(&pool, &options.scheduler, &address).await;
-        let registration = registration
-            .map_err(|error| NannyError::Register { scheduler: options.scheduler.clone(), error })?;
+        let registration =
+            registration.map_err(|error| NannyError::Register { scheduler: options.scheduler.clone(), error })?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (view, seen) = watch::channel(View { status: Status::Init, worker_address: None, end: None });
         let id = format!("Nanny-{}", uuid::Uuid::new_v4());

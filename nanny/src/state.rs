@@ -94,14 +94,29 @@ impl Status {
 enum Process {
     Absent,
     /// Died too often; the next start is at `until`.
-    Waiting { until: Duration },
+    Waiting {
+        until: Duration,
+    },
     /// Spawned, not registered with the scheduler yet.
-    Starting { since: Duration, failure: Option<String> },
-    Running { since: Duration, worker: Worker, over_memory: bool },
+    Starting {
+        since: Duration,
+        failure: Option<String>,
+    },
+    Running {
+        since: Duration,
+        worker: Worker,
+        over_memory: bool,
+    },
     /// Asked to close. `kill_at` is past once it was killed; then `give_up_at` counts.
-    Stopping { worker: Option<Worker>, kill_at: Option<Duration>, give_up_at: Duration },
+    Stopping {
+        worker: Option<Worker>,
+        kill_at: Option<Duration>,
+        give_up_at: Duration,
+    },
     /// Exited; the scheduler is being told before the next one starts, so that it may take the same name.
-    Unregistering { pause: Duration },
+    Unregistering {
+        pause: Duration,
+    },
 }
 
 /// A registered worker.
@@ -340,14 +355,7 @@ impl State {
         self.spawn(now, actions);
     }
 
-    fn handle_restart(
-        &mut self,
-        now: Duration,
-        timeout: f64,
-        reason: &str,
-        waiter: Waiter,
-        actions: &mut Vec<Action>,
-    ) {
+    fn handle_restart(&mut self, now: Duration, timeout: f64, reason: &str, waiter: Waiter, actions: &mut Vec<Action>) {
         if !self.status.restarts() {
             actions.push(Action::Answer { waiter, outcome: self.refusal() });
             return;
@@ -368,10 +376,7 @@ impl State {
                 self.start_again(now, actions);
             }
             (
-                Process::Absent
-                | Process::Starting { .. }
-                | Process::Stopping { .. }
-                | Process::Unregistering { .. },
+                Process::Absent | Process::Starting { .. } | Process::Stopping { .. } | Process::Unregistering { .. },
                 true,
             ) => self.starts.push(waiter),
         }

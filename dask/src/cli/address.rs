@@ -84,7 +84,8 @@ pub const SCHEDULER_PORT: u16 = 8786;
 pub fn full_address(option: &str, text: &str) -> Result<Address, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
     let (host, port) = split_port(rest)?;
-    let port = port.ok_or_else(|| format!("Failed to launch worker. {option}: missing port number in address {text:?}"))?;
+    let port =
+        port.ok_or_else(|| format!("Failed to launch worker. {option}: missing port number in address {text:?}"))?;
     Ok(Address::from_parts(supported(scheme)?, host, port))
 }
 

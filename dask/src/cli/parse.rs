@@ -53,9 +53,10 @@ pub fn parse_timedelta(text: &str) -> Result<Duration, String> {
     let compact = if first.is_alphabetic() { format!("1{compact}") } else { compact };
     let (number, unit) = split_unit(&compact);
     let number = python_float(number).ok_or_else(|| format!("could not read a number from {text:?}"))?;
-    let seconds = number * time_unit(&unit.to_lowercase()).ok_or_else(|| {
-        format!("Invalid time unit: {unit}. Valid units are: ns, us, ms, s, m, h, d, w and their full names")
-    })?;
+    let seconds = number
+        * time_unit(&unit.to_lowercase()).ok_or_else(|| {
+            format!("Invalid time unit: {unit}. Valid units are: ns, us, ms, s, m, h, d, w and their full names")
+        })?;
     if !(0.0..=SECONDS_MAX).contains(&seconds) {
         return Err(format!("{text:?} is not a duration between 0 and 100 years"));
     }
@@ -160,7 +161,11 @@ pub fn parse_memory_limit(text: &str, nthreads: usize, system: &System) -> Resul
 ///
 /// # Errors
 /// The text upstream logs when there would be no process, or why a number cannot be read.
-pub fn parse_workers(nworkers: Option<&str>, nthreads: Option<&str>, cpus: NonZeroUsize) -> Result<(usize, usize), String> {
+pub fn parse_workers(
+    nworkers: Option<&str>,
+    nthreads: Option<&str>,
+    cpus: NonZeroUsize,
+) -> Result<(usize, usize), String> {
     let cpus = cpus.get();
     if nworkers == Some("auto") {
         return Ok(processes_and_threads(cpus));
@@ -171,9 +176,10 @@ pub fn parse_workers(nworkers: Option<&str>, nthreads: Option<&str>, cpus: NonZe
     };
     let count = i64::try_from(cpus).unwrap_or(i64::MAX);
     let workers = if workers < 0 { count.saturating_add(1).saturating_add(workers) } else { workers };
-    let workers = usize::try_from(workers).ok().filter(|&workers| workers > 0).ok_or(
-        "Failed to launch worker. Must specify --nworkers so that there's at least one process.",
-    )?;
+    let workers = usize::try_from(workers)
+        .ok()
+        .filter(|&workers| workers > 0)
+        .ok_or("Failed to launch worker. Must specify --nworkers so that there's at least one process.")?;
     if workers > WORKERS_MAX {
         return Err(format!("--nworkers: {workers} is more than {WORKERS_MAX} workers"));
     }
@@ -223,9 +229,8 @@ fn parse_resource(pair: &str) -> Option<(String, f64)> {
 /// # Errors
 /// When there is no such port, or the range runs backwards.
 pub fn parse_ports(text: &str) -> Result<Vec<u16>, String> {
-    let port = |text: &str| {
-        text.trim().parse::<u16>().map_err(|_| format!("{text:?} is not a port number below 65536"))
-    };
+    let port =
+        |text: &str| text.trim().parse::<u16>().map_err(|_| format!("{text:?} is not a port number below 65536"));
     if let Some((first, last)) = text.split_once(':') {
         let (first, last) = (port(first)?, port(last)?);
         if last <= first {
@@ -252,7 +257,12 @@ pub struct PortShare {
 ///
 /// # Errors
 /// When there are fewer ports than workers.
-pub fn apportion_ports(worker_port: Option<&str>, nanny_port: Option<&str>, n: usize, nanny: bool) -> Result<Vec<PortShare>, String> {
+pub fn apportion_ports(
+    worker_port: Option<&str>,
+    nanny_port: Option<&str>,
+    n: usize,
+    nanny: bool,
+) -> Result<Vec<PortShare>, String> {
     let mut seen = std::collections::HashSet::new();
     let mut deal = |text: Option<&str>| -> Result<Vec<Vec<u16>>, String> {
         let mut shares = vec![Vec::new(); n];

@@ -201,7 +201,8 @@ fn ports_are_dealt_out_in_turn() {
 
 #[test]
 fn literal_quotes_are_not_part_of_a_value() {
-    for text in ["tcp://scheduler:8786", "\"tcp://scheduler:8786\"", "'tcp://scheduler:8786'", " tcp://scheduler:8786 "] {
+    for text in ["tcp://scheduler:8786", "\"tcp://scheduler:8786\"", "'tcp://scheduler:8786'", " tcp://scheduler:8786 "]
+    {
         assert_eq!(unquoted(text), "tcp://scheduler:8786");
     }
     assert_eq!(unquoted("\""), "\"");

@@ -16,7 +16,8 @@ impl PidFile {
         if path.is_empty() {
             return Ok(PidFile(None));
         }
-        fs::write(path, std::process::id().to_string()).map_err(|error| format!("cannot write --pid-file {path}: {error}"))?;
+        fs::write(path, std::process::id().to_string())
+            .map_err(|error| format!("cannot write --pid-file {path}: {error}"))?;
         Ok(PidFile(Some(path.into())))
     }
 }

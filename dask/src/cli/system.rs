@@ -96,7 +96,9 @@ pub fn interface_ip(name: &str) -> io::Result<IpAddr> {
         names.dedup();
         io::Error::new(
             io::ErrorKind::NotFound,
-            format!("{name:?} is not a valid network interface with an address. Valid network interfaces are: {names:?}"),
+            format!(
+                "{name:?} is not a valid network interface with an address. Valid network interfaces are: {names:?}"
+            ),
         )
     })
 }
@@ -115,7 +117,9 @@ fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
         let mut entry = list;
         while let Some(interface) = entry.as_ref() {
             entry = interface.ifa_next;
-            let Some(family) = interface.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) else { continue };
+            let Some(family) = interface.ifa_addr.as_ref().map(|address| i32::from(address.sa_family)) else {
+                continue;
+            };
             let ip = match family {
                 libc::AF_INET => {
                     let address = interface.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();

@@ -102,7 +102,8 @@ fn runtime(args: &WorkerArgs, system: &System) -> io::Result<Runtime> {
 impl Command<'_> {
     async fn run_nannies(&self, plans: &[WorkerPlan]) -> Result<ExitCode, Failure> {
         let mut signals = listen_to_signals()?;
-        let program = env::current_exe().map_err(|error| Failure::Usage(format!("cannot find this program: {error}")))?;
+        let program =
+            env::current_exe().map_err(|error| Failure::Usage(format!("cannot find this program: {error}")))?;
         let starting = try_join_all(plans.iter().map(|plan| Nanny::start(self.nanny_options(plan, program.clone()))));
         let nannies = tokio::select! {
             nannies = starting => nannies.map_err(|error| Failure::Logged(error.to_string()))?,
@@ -266,6 +267,8 @@ fn listen_to_signals() -> Result<Signals, Failure> {
 }
 
 /// Completes with the first failure, or when all have ended well.
-async fn first_failure_or_all(ends: impl Iterator<Item = impl Future<Output = Result<(), String>>>) -> Result<(), String> {
+async fn first_failure_or_all(
+    ends: impl Iterator<Item = impl Future<Output = Result<(), String>>>,
+) -> Result<(), String> {
     try_join_all(ends).await.map(drop)
 }

@@ -185,8 +185,26 @@ mod tests {
         assert_eq!(helm.scheduler.as_deref(), Some("x-scheduler:8786"));
         assert!(helm.no_dashboard);
         let jobqueue = parse(&[
-            "tcp://h:1", "--name", "7", "--nthreads", "4", "--memory-limit", "5.59GiB", "--nworkers", "2", "--nanny",
-            "--death-timeout", "60", "--protocol", "tls://", "--tls-ca-file", "a", "--tls-key", "b", "--tls-cert", "c",
+            "tcp://h:1",
+            "--name",
+            "7",
+            "--nthreads",
+            "4",
+            "--memory-limit",
+            "5.59GiB",
+            "--nworkers",
+            "2",
+            "--nanny",
+            "--death-timeout",
+            "60",
+            "--protocol",
+            "tls://",
+            "--tls-ca-file",
+            "a",
+            "--tls-key",
+            "b",
+            "--tls-cert",
+            "c",
         ]);
         assert_eq!((jobqueue.nworkers.as_deref(), jobqueue.protocol.as_deref()), (Some("2"), Some("tls://")));
         let airflow = parse(&["H:1", "--resources=QUEUE1=inf,QUEUE2=inf"]);

@@ -63,14 +63,19 @@ impl Plan {
     ///
     /// # Errors
     /// What to tell the user.
-    pub fn new(args: &WorkerArgs, scheduler: &Address, towards: Option<IpAddr>, system: &System) -> Result<Plan, String> {
+    pub fn new(
+        args: &WorkerArgs,
+        scheduler: &Address,
+        towards: Option<IpAddr>,
+        system: &System,
+    ) -> Result<Plan, String> {
         let (workers, nthreads) = parse_workers(args.nworkers.as_deref(), args.nthreads.as_deref(), system.cpus)?;
         check_combinations(args, workers)?;
         let memory = parse::parse_memory_limit(&args.memory_limit, nthreads, system)?;
         let listen = args.listen_address.as_deref().map(|text| full_address("--listen-address", text)).transpose()?;
-        let contact = args.contact_address.as_deref().map(|text| full_address("--contact-address", text)).transpose()?;
-        let shares =
-            apportion_ports(args.worker_port.as_deref(), args.nanny_port.as_deref(), workers, !args.no_nanny)?;
+        let contact =
+            args.contact_address.as_deref().map(|text| full_address("--contact-address", text)).transpose()?;
+        let shares = apportion_ports(args.worker_port.as_deref(), args.nanny_port.as_deref(), workers, !args.no_nanny)?;
         let duration = |option: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(parse_timedelta).transpose();
             parsed.map_err(|error| format!("{option}: {error}"))
@@ -195,7 +200,8 @@ fn memory_text(bytes: u64) -> String {
 /// # Errors
 /// What to tell the user.
 pub async fn find_scheduler(args: &WorkerArgs, variable: Option<&str>) -> Result<Address, String> {
-    let scheme = args.protocol.as_deref().map_or(args.tls.default_scheme(), |protocol| protocol.trim_end_matches("://"));
+    let scheme =
+        args.protocol.as_deref().map_or(args.tls.default_scheme(), |protocol| protocol.trim_end_matches("://"));
     let address = match (&args.scheduler, &args.scheduler_file, variable) {
         (Some(text), _, _) if !text.is_empty() => text.clone(),
         (_, Some(file), _) => {
