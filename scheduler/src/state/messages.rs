@@ -70,12 +70,12 @@ impl State {
 
     fn task_finished(&mut self, worker: WorkerId, address: &Address, message: TaskFinished) {
         let Some(id) = self.tasks.id(&message.key) else {
-            return self.free_unwanted(worker, message.key);
+            return self.free_keys(worker, message.key);
         };
         let task = &mut self.tasks[id];
         match task.state {
             TaskState::Released | TaskState::Queued | TaskState::NoWorker | TaskState::Erred => {
-                self.free_unwanted(worker, message.key);
+                self.free_keys(worker, message.key);
             }
             TaskState::Waiting | TaskState::Processing | TaskState::Memory if task.run_id != message.run_id => {
                 self.stale_run(id, worker, message.run_id);
@@ -83,7 +83,7 @@ impl State {
             TaskState::Memory => self.add_keys(address, &[message.key]),
             // The release that brought it here has been sent; see `transition_waiting`.
             TaskState::Waiting => {}
-            TaskState::Processing if task.processing_on != Some(worker) => self.free_unwanted(worker, message.key),
+            TaskState::Processing if task.processing_on != Some(worker) => self.free_keys(worker, message.key),
             TaskState::Processing => {
                 merge_metadata(&mut task.metadata, message.metadata);
                 let TaskFinished { nbytes, type_pickle, typename, startstops, .. } = message;
@@ -103,12 +103,6 @@ impl State {
             tracing::debug!(key = %task.key, run_id, current = task.run_id, "stale task run");
             self.send_free_key(worker, id);
         }
-    }
-
-    fn free_unwanted(&mut self, worker: WorkerId, key: Key) {
-        let stimulus_id = self.stimulus_id.clone();
-        let keys = dask_protocol::message::Keys(vec![key]);
-        self.send_worker(worker, dask_protocol::message::FreeKeys { keys, stimulus_id });
     }
 
     fn task_erred(&mut self, worker: WorkerId, address: &Address, message: TaskErred) {

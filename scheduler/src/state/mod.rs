@@ -116,6 +116,8 @@ pub struct State {
     /// Tasks ever assigned to a worker; turns the round robin.
     n_tasks: u64,
     transition_counter: u64,
+    /// Events so far.
+    events: u64,
     idle_since: Option<Seconds>,
     story: Story,
     erred_tasks: std::collections::VecDeque<ErredTask>,
@@ -171,6 +173,7 @@ impl State {
             next_run_id: 0,
             n_tasks: 0,
             transition_counter: 0,
+            events: 0,
             idle_since: Some(now),
             story: Story::new(config.transition_log_length),
             erred_tasks: std::collections::VecDeque::new(),
@@ -200,6 +203,7 @@ impl State {
             self.now = now;
             self.compute_stimulus = None;
         }
+        self.events += 1;
         std::mem::swap(&mut self.out, actions);
         let transitions_before = self.transition_counter;
         self.dispatch(event);
@@ -268,8 +272,9 @@ impl State {
     }
 
     fn send_worker(&mut self, id: WorkerId, message: impl Into<SchedulerToWorker>) {
-        let worker = self.workers[id].address.clone();
-        self.out.push(Action::ToWorker { worker, message: message.into() });
+        let worker = &mut self.workers[id];
+        worker.freeing = None;
+        self.out.push(Action::ToWorker { worker: worker.address.clone(), message: message.into() });
     }
 
     fn send_client(&mut self, slot: ClientSlot, message: impl Into<SchedulerToClient>) {

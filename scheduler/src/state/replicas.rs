@@ -4,7 +4,6 @@ use dask_protocol::message::{KeyInMemory, Keys, RefreshWhoHas, RemoveReplicas, S
 use dask_protocol::{Address, Key};
 
 use super::State;
-use super::action::Action;
 use super::event::ClientId;
 use super::ids::{TaskId, WorkerId};
 use super::task::{Task, TaskState};
@@ -209,7 +208,6 @@ impl State {
             self.remove_replica(id, worker);
         }
         let message = RemoveReplicas { keys, stimulus_id: stimulus_id.clone() };
-        let worker = self.workers[worker].address.clone();
-        self.out.push(Action::ToWorker { worker, message: message.into() });
+        self.send_worker(worker, message);
     }
 }

@@ -82,6 +82,9 @@ pub(super) struct Worker {
     pub(super) mark: u64,
     /// Scratch of placement: bytes of a task's dependencies that are here already.
     pub(super) held: u128,
+    /// The event, and the position among its actions, of the `free-keys` that may take more keys: set while nothing
+    /// else was sent to the worker since.
+    pub(super) freeing: Option<(u64, usize)>,
     pub(super) last_seen: Seconds,
     pub(super) memory: u64,
     pub(super) spilled_memory: u64,
@@ -118,6 +121,7 @@ impl Worker {
             slot_ratio: None,
             mark: 0,
             held: 0,
+            freeing: None,
             last_seen: now,
             memory: 0,
             spilled_memory: 0,

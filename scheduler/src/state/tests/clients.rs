@@ -4,7 +4,7 @@ use super::super::TaskState::{Erred, Memory, Processing, Released, Waiting};
 use super::super::testing::{CLIENT, Kit, task, task_of};
 use super::super::{Event, FIRE_AND_FORGET};
 use dask_protocol::Key;
-use dask_protocol::message::{ErrorInfo, SchedulerToClient};
+use dask_protocol::message::{ErrorInfo, SchedulerToClient, SchedulerToWorker};
 
 fn keys(names: &[&str]) -> Vec<Key> {
     names.iter().map(|name| Key::from(*name)).collect()
@@ -48,6 +48,18 @@ fn releasing_a_running_task_calls_it_off() {
     assert_eq!(kit.worker_ops(1), ["free-keys"]);
     assert_eq!(kit.state.task_count(), 0);
     assert!(kit.state.idle_since().is_some());
+}
+
+#[test]
+fn keys_freed_together_travel_together() {
+    let mut kit = Kit::new(&[4]);
+    kit.submit(vec![task("a"), task("b"), task("c")], &["a", "b", "c"]);
+    for key in ["a", "b", "c"] {
+        kit.finish(key);
+    }
+    kit.release(&["a", "b", "c"]);
+    let [SchedulerToWorker::FreeKeys(message)] = kit.to_worker(1)[..] else { panic!("{:?}", kit.actions) };
+    assert_eq!(message.keys.len(), 3);
 }
 
 #[test]

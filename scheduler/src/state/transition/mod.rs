@@ -8,8 +8,8 @@ mod queued;
 mod released;
 mod waiting;
 
-use dask_protocol::message::{FreeKeys, Keys, SchedulerToClient};
-use dask_protocol::Address;
+use dask_protocol::message::{FreeKeys, Keys, SchedulerToClient, SchedulerToWorker};
+use dask_protocol::{Address, Key, Value};
 
 use super::State;
 use super::action::Action;
@@ -88,8 +88,8 @@ impl State {
         self.impossible_transition(&key, start, finish);
     }
 
-    fn impossible_transition(&self, key: &dask_protocol::Key, start: TaskState, finish: TaskState) {
-        let story = self.story(&[dask_protocol::Value::from(key)]);
+    fn impossible_transition(&self, key: &Key, start: TaskState, finish: TaskState) {
+        let story = self.story(&[Value::from(key)]);
         tracing::error!(%key, start = start.name(), finish = finish.name(), ?story, "impossible transition");
         debug_assert!(false, "impossible transition of {key} from {} to {}", start.name(), finish.name());
     }
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Logs a transition, and forgets the group with its last task.
-    pub(in crate::state) fn end_transition(&mut self, key: dask_protocol::Key, id: TaskId, start: TaskState) {
+    pub(in crate::state) fn end_transition(&mut self, key: Key, id: TaskId, start: TaskState) {
         let finish = self.tasks.get(id).map_or(TaskState::Forgotten, |task| task.state);
         let recommended = std::mem::take(&mut self.recommended);
         let keyed = recommended.iter().filter_map(|(id, finish)| Some((self.tasks.get(*id)?.key.clone(), *finish)));
@@ -174,9 +174,25 @@ impl State {
     }
 
     pub(in crate::state) fn send_free_key(&mut self, worker: WorkerId, id: TaskId) {
-        let keys = Keys(vec![self.tasks[id].key.clone()]);
+        self.free_keys(worker, self.tasks[id].key.clone());
+    }
+
+    /// Tells a worker to forget a key. Keys that go in a row travel in one message: a client that lets go of a hundred
+    /// thousand results frees them with one per worker.
+    pub(in crate::state) fn free_keys(&mut self, worker: WorkerId, key: Key) {
+        if let Some((event, position)) = self.workers[worker].freeing
+            && event == self.events
+            && let Some(Action::ToWorker { message: SchedulerToWorker::FreeKeys(message), .. }) =
+                self.out.get_mut(position)
+            && message.stimulus_id == self.stimulus_id
+        {
+            message.keys.0.push(key);
+            return;
+        }
+        let position = self.out.len();
         let stimulus_id = self.stimulus_id.clone();
-        self.send_worker(worker, FreeKeys { keys, stimulus_id });
+        self.send_worker(worker, FreeKeys { keys: Keys(vec![key]), stimulus_id });
+        self.workers[worker].freeing = Some((self.events, position));
     }
 
     pub(in crate::state) fn send_free_key_to_holders(&mut self, id: TaskId) {
