@@ -242,7 +242,7 @@ async fn queues_and_variables_hand_values_over() {
         let full = [name.clone(), ("data", 6_i64.into()), ("timeout", Value::Float(0.01))];
         let late = call(address, "queue_put", &full).await;
         assert_eq!(late.get("status").and_then(Value::as_str), Some("uncaught-error"));
-        let got = call(address, "queue_get", &[name.clone()]).await;
+        let got = call(address, "queue_get", std::slice::from_ref(&name)).await;
         assert_eq!(got.get("value"), Some(&Value::Int(5)));
         let args = [name.clone()];
         let data = [name.clone(), ("data", 8_i64.into())];

@@ -154,12 +154,12 @@ impl Core {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
-                Action::ToClient { client, message } => self.to_client(&client, message),
+                Action::ToClient { client, message } => self.send_client(&client, message),
                 Action::ToAllClients { message } => {
                     let clients: Vec<ClientId> = self.clients.keys().cloned().collect();
-                    clients.iter().for_each(|client| self.to_client(client, message.clone()));
+                    clients.iter().for_each(|client| self.send_client(client, message.clone()));
                 }
-                Action::ToWorker { worker, message } => self.to_worker(&worker, message),
+                Action::ToWorker { worker, message } => self.send_worker(&worker, message),
                 Action::WorkerRemoved { worker, name, last, stimulus_id } => {
                     self.worker_removed(&worker, &name, last, &stimulus_id);
                 }
@@ -176,7 +176,7 @@ impl Core {
     }
 
     /// Queues a message for a client, if it has a stream.
-    pub(crate) fn to_client(&mut self, client: &ClientId, message: SchedulerToClient) {
+    pub(crate) fn send_client(&mut self, client: &ClientId, message: SchedulerToClient) {
         let Some(peer) = self.clients.get_mut(client) else { return };
         if peer.outbox.push(message) {
             self.unflushed_clients.push(client.clone());
@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// Queues a message for a worker.
-    pub(crate) fn to_worker(&mut self, worker: &Address, message: SchedulerToWorker) {
+    pub(crate) fn send_worker(&mut self, worker: &Address, message: SchedulerToWorker) {
         let Some(peer) = self.workers.get_mut(worker) else { return };
         if peer.outbox.push(message) {
             self.unflushed_workers.push(worker.clone());
@@ -212,7 +212,8 @@ impl Core {
     /// Forgets the events of peers that left long ago and did not come back.
     pub(crate) fn clean_up_events(&mut self) {
         let now = self.clock.now();
-        while let Some((_, topic)) = self.departed.pop_front_if(|(due, _)| *due <= now) {
+        while self.departed.front().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, topic)) = self.departed.pop_front() else { return };
             let back = topic.as_str().is_some_and(|id| {
                 self.clients.contains_key(id) || self.workers.keys().any(|address| address.as_str() == id)
             });
@@ -272,7 +273,7 @@ impl Core {
         if let Some(peer) = self.clients.get_mut(client) {
             peer.last_seen = now;
         }
-        self.to_client(client, AdjustHeartbeatInterval { interval }.into());
+        self.send_client(client, AdjustHeartbeatInterval { interval }.into());
     }
 }
 
@@ -425,7 +426,7 @@ impl Core {
         let listeners = self.events.append(topic, now, msg.clone());
         for client in listeners {
             let event = TopicEvent { topic: Value::from(topic), event: (now, msg.clone()) };
-            self.to_client(&client, event.into());
+            self.send_client(&client, event.into());
         }
     }
 }

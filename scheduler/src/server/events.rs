@@ -100,7 +100,7 @@ mod tests {
         let client: ClientId = "Client-1".into();
         log.subscribe(topic.clone(), client.clone());
         for i in 0..=EVENTS_PER_TOPIC_MAX {
-            assert_eq!(log.append(&topic, i as f64, Value::from(i)), [client.clone()]);
+            assert_eq!(log.append(&topic, i as f64, Value::from(i)), std::slice::from_ref(&client));
         }
         let events = log.events(&topic);
         assert_eq!(events.len(), EVENTS_PER_TOPIC_MAX);

@@ -226,7 +226,7 @@ impl Core {
         let message = format!("SchedulerShuffleState<{shuffle_id}[{}]> forgotten: {why}", run.run_id);
         for worker in &run.participants {
             let fail = ShuffleFail { shuffle_id: shuffle_id.to_owned(), run_id: run.run_id, message: message.clone() };
-            self.to_worker(worker, fail.into());
+            self.send_worker(worker, fail.into());
         }
         self.shuffles.restricted_before.extend(run.restricted);
     }

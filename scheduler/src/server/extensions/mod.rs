@@ -4,6 +4,7 @@
 //! the futures inside.
 
 mod events;
+mod memory_sampler;
 mod multi_lock;
 mod publish;
 mod queues;
@@ -20,6 +21,7 @@ use dask_protocol::{Key, Value};
 use serde::Serialize;
 
 use self::events::Events;
+use self::memory_sampler::MemorySamplers;
 use self::multi_lock::MultiLocks;
 use self::publish::Published;
 use self::queues::Queues;
@@ -43,6 +45,7 @@ pub(crate) struct Extensions {
     events: Events,
     pub(crate) semaphores: Semaphores,
     multi_locks: MultiLocks,
+    memory_samplers: MemorySamplers,
 }
 
 impl Extensions {
@@ -80,6 +83,8 @@ pub(crate) async fn answer(server: &Arc<Server>, request: &Request) -> Option<Re
         "shuffle_get" => shuffle::get(server, request).await,
         "shuffle_barrier" => shuffle::barrier(server, request).await,
         "shuffle_restrict_task" => shuffle::restrict_task(server, request).await,
+        "memory_sampler_start" => all.memory_samplers.start(server, request).await,
+        "memory_sampler_stop" => all.memory_samplers.stop(request),
         "multi_lock_acquire" => all.multi_locks.acquire(request).await,
         "multi_lock_release" => all.multi_locks.release(request),
         _ => return None,

@@ -1,6 +1,7 @@
 //! Requests: one function per op, grouped by what they are about.
 
 pub(super) mod broadcast;
+pub(super) mod dump;
 pub(super) mod events;
 pub(super) mod gather;
 pub(super) mod heartbeat;
@@ -57,6 +58,8 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "get_story" => queries::story(server, &request).await,
         "get_runspec" => queries::run_spec(server, &request).await,
         "get_error_cause" => queries::error_cause(server, &request).await,
+        "dump_state" => dump::dump_state(server, &request).await,
+        "get_cluster_state" => dump::cluster_state(server, &request).await,
         "check_idle" => queries::idle_since(server).await,
         "versions" => queries::versions(server, &request).await,
         "adaptive_target" => workers::adaptive_target(server, &request).await,
