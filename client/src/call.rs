@@ -84,6 +84,11 @@ impl<T> TaskCall<T> {
         Value::map(self.annotations.iter().cloned())
     }
 
+    /// The futures it reads, which must be held until it is sent.
+    pub(crate) fn into_handles(self) -> impl Iterator<Item = Handle> {
+        self.args.into_iter().flat_map(|arg| arg.handles)
+    }
+
     /// The call as it travels.
     pub(crate) fn native_call(&self) -> Result<NativeCall, TaskError> {
         let args = self.args.iter().enumerate().map(|(index, arg)| {

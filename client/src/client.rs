@@ -87,7 +87,9 @@ impl Client {
     pub fn map<T>(&self, calls: impl IntoIterator<Item = TaskCall<T>>) -> Vec<Future<T>> {
         let mut tasks = Vec::new();
         let mut keys = Vec::new();
-        let futures = calls.into_iter().map(|call| Future::new(self.prepare(&call, &mut tasks, &mut keys))).collect();
+        // The calls live until their tasks are sent: they hold the futures that they read.
+        let calls: Vec<_> = calls.into_iter().collect();
+        let futures = calls.iter().map(|call| Future::new(self.prepare(call, &mut tasks, &mut keys))).collect();
         if !keys.is_empty() {
             self.session.submit(tasks, keys);
         }
@@ -116,7 +118,7 @@ impl Client {
     /// # Errors
     /// [`GraphError::Cycle`] when tasks wait for each other in a circle; nothing is sent then.
     pub fn compute<T>(&self, graph: GraphBuilder, wanted: &[Node<T>]) -> Result<Vec<Future<T>>, GraphError> {
-        let tasks = graph.into_tasks()?;
+        let (tasks, _held) = graph.into_tasks()?;
         let keys: Vec<Key> = wanted.iter().map(|node| node.key().clone()).collect();
         let futures = keys.iter().map(|key| Future::new(self.session.hold(key).0)).collect();
         self.session.submit(tasks, keys);

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::call::TaskCall;
 use crate::error::TaskError;
+use crate::future::Handle;
 
 /// A graph of native tasks.
 ///
@@ -28,6 +29,8 @@ pub struct GraphBuilder {
     name: String,
     graph: StableDiGraph<Entry, ()>,
     index: FxHashMap<Key, NodeIndex>,
+    /// Futures that its tasks read: held until the graph is sent.
+    held: Vec<Handle>,
 }
 
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub enum GraphError {
 impl GraphBuilder {
     /// An empty graph; `name` makes its keys unique on the cluster.
     pub fn new(name: impl Into<String>) -> GraphBuilder {
-        GraphBuilder { name: name.into(), graph: StableDiGraph::new(), index: FxHashMap::default() }
+        GraphBuilder { name: name.into(), graph: StableDiGraph::new(), index: FxHashMap::default(), held: Vec::new() }
     }
 
     /// Adds a task. Its key is `("<function>-<name>", n)` unless the call has one.
@@ -112,6 +115,7 @@ impl GraphBuilder {
                 self.graph.update_edge(source, node, ());
             }
         }
+        self.held.extend(call.into_handles());
         Ok(Node { key, value: PhantomData })
     }
 
@@ -156,11 +160,11 @@ impl GraphBuilder {
         dot
     }
 
-    /// The tasks as they travel, dependencies first.
+    /// The tasks as they travel, dependencies first, and the futures to hold until they are sent.
     ///
     /// # Errors
     /// [`GraphError::Cycle`] naming the keys that wait for each other.
-    pub(crate) fn into_tasks(self) -> Result<Vec<NativeTask>, GraphError> {
+    pub(crate) fn into_tasks(self) -> Result<(Vec<NativeTask>, Vec<Handle>), GraphError> {
         let order = petgraph::algo::toposort(&self.graph, None).map_err(|cycle| self.cycle(cycle.node_id()))?;
         let mut graph = self.graph;
         let mut extra: FxHashMap<NodeIndex, Vec<Key>> = FxHashMap::default();
@@ -168,14 +172,15 @@ impl GraphBuilder {
             let before = graph.neighbors_directed(node, petgraph::Incoming).map(|n| graph[n].key.clone());
             extra.insert(node, before.collect());
         }
-        Ok(order.iter().map(|&node| {
+        let task = |&node: &NodeIndex| {
             let entry = graph.remove_node(node).expect("each node is ordered once");
             let mut dependencies = entry.call.dependencies();
-            let waits = extra.remove(&node).unwrap_or_default();
-            dependencies.extend(waits);
+            dependencies.extend(extra.remove(&node).unwrap_or_default());
             dedup(&mut dependencies);
-            NativeTask { key: entry.key, run_spec: entry.call.to_payload(), dependencies, annotations: entry.annotations }
-        }).collect())
+            let run_spec = entry.call.to_payload();
+            NativeTask { key: entry.key, run_spec, dependencies, annotations: entry.annotations }
+        };
+        Ok((order.iter().map(task).collect(), self.held))
     }
 
     fn cycle(&self, inside: NodeIndex) -> GraphError {
@@ -215,7 +220,7 @@ mod tests {
         let a = graph.add(add(1, 2)).expect("new");
         let b = graph.add(add(&a, 3)).expect("new");
         let c = graph.add(add(&a, &b)).expect("new");
-        let tasks = graph.into_tasks().expect("no cycle");
+        let (tasks, _) = graph.into_tasks().expect("no cycle");
         let keys: Vec<_> = tasks.iter().map(|t| t.key.clone()).collect();
         assert_eq!(keys, [a.key().clone(), b.key().clone(), c.key().clone()]);
         assert_eq!(tasks[2].dependencies, [a.key().clone(), b.key().clone()]);
@@ -239,7 +244,7 @@ mod tests {
         let a = graph.add(add(1, 2)).expect("new");
         let b = graph.add(add(3, 4)).expect("new");
         graph.after(&b, &a).expect("both there");
-        let tasks = graph.into_tasks().expect("no cycle");
+        let (tasks, _) = graph.into_tasks().expect("no cycle");
         assert_eq!(tasks[1].dependencies, [a.key().clone()]);
     }
 }

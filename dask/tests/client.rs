@@ -101,6 +101,19 @@ async fn a_graph_runs_and_gives_what_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn futures_given_away_live_until_their_reader_has_them() {
+    let f = Fixture::new(2).await;
+    for _ in 0..20 {
+        let sum = f.client.submit(total(f.client.map((0..10).map(|i| add(i, 0)))));
+        let mut graph = GraphBuilder::new(sum.key().to_string());
+        let doubled = graph.add(add(f.client.submit(add(sum.clone(), 0)), sum)).expect("new key");
+        let futures = f.client.compute(graph, &[doubled]).expect("no cycle");
+        assert_eq!(f.client.gather(&futures).await, Ok(vec![90]));
+    }
+    f.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_carry_their_remote_cause() {
     let f = Fixture::new(1).await;
     let failed = f.client.submit(divide(1, 0));
