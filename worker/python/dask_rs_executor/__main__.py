@@ -36,7 +36,7 @@ def _read(link, worker):
             tasks.start(worker, message)
         elif op == "drop":
             for key in message["keys"]:
-                worker.data.pop(key, None)
+                worker.data.discard(key)
                 worker.state.actors.pop(key, None)
         elif op == "fetch":
             worker.serving.submit(calls.fetch, worker, message)
@@ -57,6 +57,10 @@ def _read(link, worker):
                 dispatch(message)
     except (EOFError, OSError):
         os._exit(0)
+    except BaseException:
+        # Without this thread the worker would wait for ever.
+        logger.critical("The thread that reads from the worker failed", exc_info=True)
+        os._exit(1)
 
 
 async def _stop(worker):

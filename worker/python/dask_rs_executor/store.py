@@ -37,6 +37,18 @@ class Values(collections.abc.MutableMapping):
         """The value, or what holds its packed form if it came from elsewhere."""
         return self._values[key]
 
+    def __contains__(self, key):
+        # The inherited one would decode the value.
+        return key in self._values
+
+    def take(self, key, packed):
+        """Keeps a value that came from elsewhere, unless one is here."""
+        self._values.setdefault(key, packed)
+
+    def discard(self, key):
+        """Forgets a value without looking at it."""
+        self._values.pop(key, None)
+
     def __setitem__(self, key, value):
         self._values[key] = value
 

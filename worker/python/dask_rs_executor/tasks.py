@@ -30,7 +30,7 @@ TASK_REPR_CHARACTERS_MAX = 1000
 def start(worker, message):
     """Hands an ``execute`` message to the pool that its annotations name."""
     for key, packed in message["data"].items():
-        worker.data.setdefault(key, packed)
+        worker.data.take(key, packed)
     name = (message["annotations"] or {}).get("executor", "default")
     pool = worker.executors.get(name)
     if pool is None:
