@@ -5,7 +5,7 @@ use dask_tests::cluster::{Cluster, WorkerKind};
 #[test]
 fn a_python_client_on_two_of_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
-    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+    cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_workers_die.py"]);
 }
 
 #[test]
