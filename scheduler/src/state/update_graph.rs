@@ -132,7 +132,12 @@ impl State {
                     let position = number as usize - 1;
                     if !std::mem::replace(&mut intake.reached[position], true) {
                         intake.touched.push(id);
-                        stack.extend(intake.dependencies(position));
+                        if intake.new[position] || self.tasks[id].spec.is_none() {
+                            stack.extend(intake.dependencies(position));
+                        } else {
+                            // It keeps its definition, so what only the new one reads is not wanted.
+                            stack.extend(self.tasks[id].dependencies.iter().map(Some));
+                        }
                     }
                 }
             }
