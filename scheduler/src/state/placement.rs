@@ -282,10 +282,9 @@ impl State {
         best
     }
 
-    /// As if there were no restrictions but the runtime.
+    /// As if no workers or hosts were named.
     fn loose_candidates(&self, id: TaskId, holders: bool, candidates: &mut Vec<WorkerId>) {
-        let runtime = self.tasks[id].runtime.number();
-        let running = self.idle.running.ids().iter().copied().filter(|worker| self.workers[*worker].runtimes[runtime]);
+        let running = self.idle.running.ids().iter().copied().filter(|worker| self.can_supply(id, *worker));
         if holders {
             candidates.extend(running.clone().filter(|worker| self.workers[*worker].mark == self.mark));
         }
@@ -349,16 +348,21 @@ impl State {
 
     /// Whether the restrictions of a task let it run on a worker (`valid_workers`, one at a time).
     pub(super) fn is_valid_worker(&self, task: TaskId, worker: WorkerId) -> bool {
+        let can_supply = self.can_supply(task, worker);
         let (task, worker) = (&self.tasks[task], &self.workers[worker]);
-        if !worker.runtimes[task.runtime.number()] {
-            return false;
-        }
         let place = task.restrictions.as_ref().is_none_or(|restrictions| {
             restrictions.workers.contains(&worker.address)
                 || restrictions.hosts.iter().any(|host| self.coerce_hostname(host) == worker.address.host())
         });
+        can_supply && place
+    }
+
+    /// Whether a worker has what a task needs to run at all: its runtime and its resources. Loose restrictions do not
+    /// loosen that; upstream's do, and its worker dies of a resource that it does not have.
+    pub(super) fn can_supply(&self, task: TaskId, worker: WorkerId) -> bool {
+        let (task, worker) = (&self.tasks[task], &self.workers[worker]);
         let supplied = |(name, needed): &(String, f64)| worker.resources.get(name).is_some_and(|has| has >= needed);
-        place && task.annotations.resources.iter().all(supplied)
+        worker.runtimes[task.runtime.number()] && task.annotations.resources.iter().all(supplied)
     }
 
     /// The running workers a restricted task may use.

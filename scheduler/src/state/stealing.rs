@@ -237,7 +237,7 @@ impl State {
         }
         let valid = self.min_thief(id, round, |thief| self.is_valid_worker(id, *thief));
         if valid.is_none() && task.loose_restrictions {
-            return self.min_thief(id, round, capable);
+            return self.min_thief(id, round, |thief| self.can_supply(id, *thief));
         }
         valid
     }

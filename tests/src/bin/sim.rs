@@ -49,8 +49,10 @@ struct Options {
 
 fn main() -> std::process::ExitCode {
     let options = Options::parse();
-    // States panic when an invariant is broken; the report says it all.
-    std::panic::set_hook(Box::new(|_| {}));
+    if options.seed.is_none() && options.replay.is_none() {
+        // States panic when an invariant is broken; of many runs only the reports are shown.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let failed = if let Some(path) = &options.replay {
         replay_file(&options, path)
     } else if let Some(seed) = options.seed {

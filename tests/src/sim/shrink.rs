@@ -5,6 +5,9 @@ use super::run::{Recording, replay};
 /// Letters of a failure that must stay the same.
 const SAME_FAILURE_CHARS: usize = 24;
 
+/// Replays spent on one failure.
+const REPLAYS_MAX: usize = 400;
+
 /// The rule a text speaks of: its words without names and numbers.
 fn rule(text: &str) -> String {
     let words = text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit() || c == '"' || c == '\''));
@@ -19,10 +22,12 @@ pub fn shrink(recording: &Recording, failure: &str) -> Recording {
     if !fails(&best) {
         return best;
     }
+    let mut replays = 0;
     let mut chunk = best.steps.len().div_ceil(2);
     while chunk > 0 {
         let mut at = 0;
-        while at < best.steps.len() {
+        while at < best.steps.len() && replays < REPLAYS_MAX {
+            replays += 1;
             let mut candidate = best.clone();
             candidate.steps.drain(at..(at + chunk).min(best.steps.len()));
             if fails(&candidate) {

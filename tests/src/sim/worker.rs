@@ -155,14 +155,15 @@ impl SimWorker {
         }
     }
 
-    /// The executor process dies: everything that ran is rescheduled, and some values are gone.
+    /// The executor process dies: some values are gone, and everything that ran is rescheduled.
     pub fn executor_dies(&mut self, now: f64, lost: &[Key]) {
-        for (key, run_id) in std::mem::take(&mut self.running) {
+        let lost: Vec<Key> = lost.iter().filter(|key| self.store.swap_remove(*key).is_some()).cloned().collect();
+        let ran = std::mem::take(&mut self.running);
+        self.handle(now, Event::DataLost { keys: lost, stimulus_id: format!("executor-died-{now}").into() });
+        for (key, run_id) in ran {
             let stimulus_id = format!("executor-died-{now}").into();
             self.handle(now, Event::ExecuteDone { key, run_id, outcome: ExecuteOutcome::Reschedule, stimulus_id });
         }
-        let lost: Vec<Key> = lost.iter().filter(|key| self.store.swap_remove(*key).is_some()).cloned().collect();
-        self.handle(now, Event::DataLost { keys: lost, stimulus_id: format!("executor-died-{now}").into() });
     }
 
     /// The outstanding request to a peer.

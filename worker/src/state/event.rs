@@ -66,7 +66,8 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
-    /// A value that was stored is gone (its executor died). It counts as released.
+    /// Values that were stored are gone (their executor died). They count as released. Reported before the executions
+    /// that ended with them: those free slots, and what starts next must not count on these values.
     DataLost {
         /// What.
         keys: Vec<Key>,
