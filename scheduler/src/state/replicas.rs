@@ -32,6 +32,7 @@ impl State {
         let nbytes = self.nbytes(id);
         let holder = &mut self.workers[worker];
         holder.has_what.swap_remove(&id);
+        holder.actors.swap_remove(&id);
         holder.nbytes -= u128::from(nbytes);
         if self.tasks[id].who_has.len() == 1 {
             self.replicated_tasks.swap_remove(&id);
@@ -42,7 +43,6 @@ impl State {
     pub(super) fn remove_all_replicas(&mut self, id: TaskId) {
         while !self.tasks[id].who_has.is_empty() {
             let worker = self.tasks[id].who_has.at(0);
-            self.workers[worker].actors.swap_remove(&id);
             self.remove_replica(id, worker);
         }
     }

@@ -117,7 +117,10 @@ impl Run {
         self.world.check_empty().map_err(Broken)
     }
 
-    fn report(self, outcome: Result<(), Broken>) -> Report {
+    fn report(mut self, outcome: Result<(), Broken>) -> Report {
+        if let Err(Broken(text)) = &outcome {
+            self.world.tell_stories(text);
+        }
         Report {
             recording: Recording { case: self.world.case, steps: self.steps },
             failure: outcome.err().map(|broken| broken.0),

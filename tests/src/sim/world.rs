@@ -203,6 +203,24 @@ impl World {
         self.violation.get_or_insert(text.into());
     }
 
+    /// Adds what happened to the tasks that a failure names to the trace.
+    pub fn tell_stories(&mut self, failure: &str) {
+        let keys: Vec<Key> = self.scheduler.tasks().map(|task| task.key.clone()).collect();
+        for key in keys.into_iter().filter(|key| failure.contains(&key.to_string())) {
+            for row in self.scheduler.story(&[(&key).into()]) {
+                self.note(|| format!("  story {row:?}"));
+            }
+            for (no, worker) in &self.workers {
+                let rows: Vec<String> =
+                    worker.state.story(std::slice::from_ref(&key), &[]).map(|row| format!("  worker {no} {row:?}")).collect();
+                if let Some(trace) = &mut self.trace {
+                    trace.push_str(&rows.join("\n"));
+                    trace.push('\n');
+                }
+            }
+        }
+    }
+
     fn note(&mut self, line: impl Fn() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push_str(&line());

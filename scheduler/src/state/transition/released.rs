@@ -27,7 +27,7 @@ impl State {
             self.recommend(id, TaskState::Forgotten);
             return;
         }
-        if self.blame_erred_dependency(id) {
+        if !self.is_awaited(id) || self.blame_erred_dependency(id) {
             return;
         }
         self.set_state(id, TaskState::Waiting);
@@ -52,6 +52,13 @@ impl State {
         if self.tasks[id].waiting_on.is_empty() {
             self.recommend(id, TaskState::Processing);
         }
+    }
+
+    /// Whether anybody wants a released task by now. Whoever recommended that it should wait may have moved on in the
+    /// same round; upstream computes the task nevertheless.
+    fn is_awaited(&self, id: TaskId) -> bool {
+        let task = &self.tasks[id];
+        !task.who_wants.is_empty() || task.dependents.iter().any(|d| self.tasks[d].state == TaskState::Waiting)
     }
 
     /// A task whose dependency is erred, and not about to be retried, can only be erred too. Upstream would let it wait
