@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 
+from . import hello
+
 logger = logging.getLogger("distributed.worker")
 
 PR_SET_PDEATHSIG = 1
@@ -91,19 +93,22 @@ async def _serve(link, options):
 def main():
     """Connects to the worker process and serves it until it goes away."""
     _die_with_parent()
+    if missing := hello.missing():
+        print(f"{sys.executable}: no package {', '.join(missing)}", file=sys.stderr)
+        os._exit(IMPORT_FAILED_STATUS)
+    descriptor = int(os.environ["DASK_PARENT_FD"])
+    hello.send(descriptor)
     try:
         import dask
-        from distributed.versions import get_versions
 
         from . import calls, facade  # noqa: F401
         from .wire import Link
-    except ImportError as error:
-        print(f"{sys.executable}: {error}", file=sys.stderr)
+    except Exception:
+        logger.exception("%s: dask.distributed is installed and cannot be imported", sys.executable)
         os._exit(IMPORT_FAILED_STATUS)
 
-    link = Link(int(os.environ["DASK_PARENT_FD"]))
+    link = Link(descriptor)
     dask.config.set({"distributed.worker.daemon": False})
-    link.send({"op": "ready", "pid": os.getpid(), "versions": get_versions()})
     (options,) = link.receive()
     asyncio.run(_serve(link, options))
 

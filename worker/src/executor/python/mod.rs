@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use crate::options::PythonChoice;
 use message::{FromPython, Introduction, Measured, Ready, ToPython};
 
-/// How long an interpreter may take to import `distributed`; a cold network file system can be slow.
+/// How long an interpreter may take to start; a cold network file system can be slow.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Status with which our program says that something it needs cannot be imported.
@@ -42,7 +42,7 @@ pub enum PythonError {
     Gone,
 }
 
-/// A process that has imported `distributed` and waits to be told whom it works for.
+/// A process that has what it needs to run tasks and waits to be told whom it works for.
 #[derive(Debug)]
 pub(crate) struct Interpreter {
     comm: Comm,
@@ -83,7 +83,7 @@ impl Interpreter {
             Ok(Err(_)) => {
                 let status = child.wait().await.map_err(|e| e.to_string())?;
                 return Err(match status.code() {
-                    Some(IMPORT_FAILED_STATUS) => "dask.distributed cannot be imported".to_owned(),
+                    Some(IMPORT_FAILED_STATUS) => "dask.distributed is not installed".to_owned(),
                     _ => format!("ended at start ({status})"),
                 });
             }
