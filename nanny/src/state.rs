@@ -7,6 +7,8 @@
 //!                                    `-- exits by itself ---^    `-> Waiting (back-off) -^
 //! ```
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

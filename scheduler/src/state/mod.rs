@@ -13,6 +13,8 @@
 //! first out, until none is left. One file per policy beside it: placement, queuing, stealing, the active memory
 //! manager, retirement.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod action;
 mod amm;
 mod cancel;

@@ -17,6 +17,8 @@
 //! cannot be taken back. Its task is `cancelled` until the outcome comes, and `resumed` when it is wanted in the
 //! other way meanwhile (a running task as an input of another, a fetched one as a computation).
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod action;
 mod check;
 mod compute;
