@@ -11,5 +11,5 @@ pub mod state;
 pub mod store;
 
 pub use executor::python::PythonError;
-pub use options::{PAUSE_FRACTION_DEFAULT, PythonChoice, TlsFiles, WorkerOptions};
+pub use options::{OnRegistered, PAUSE_FRACTION_DEFAULT, PythonChoice, TlsFiles, WorkerOptions};
 pub use server::{Closed, End, StartError, Worker};

@@ -1,6 +1,8 @@
 //! What a worker needs to know to start.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dask_protocol::comm::CommConfig;
@@ -32,6 +34,16 @@ pub struct TlsFiles {
     pub cert: String,
     /// Its key.
     pub key: String,
+}
+
+/// Called once the scheduler has accepted a worker, before anything else is told: with its address and its directory.
+#[derive(Clone)]
+pub struct OnRegistered(pub Arc<dyn Fn(&Address, &Path) + Send + Sync>);
+
+impl fmt::Debug for OnRegistered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRegistered")
+    }
 }
 
 /// How to start a [`Worker`](crate::Worker). [`WorkerOptions::new`] fills in what upstream's worker defaults to.
@@ -73,6 +85,8 @@ pub struct WorkerOptions {
     pub registry: Registry,
     /// Recent log records, for `get_logs`.
     pub logs: LogRing,
+    /// Whom to tell that the worker is registered: its nanny, which would otherwise learn later than everybody else.
+    pub on_registered: Option<OnRegistered>,
 }
 
 /// Memory fraction at which a worker pauses, as upstream.
@@ -104,6 +118,7 @@ impl WorkerOptions {
             pause_fraction: Some(PAUSE_FRACTION_DEFAULT),
             registry: Registry::from_binary()?,
             logs: LogRing::new(),
+            on_registered: None,
         })
     }
 }

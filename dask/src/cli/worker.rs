@@ -16,7 +16,7 @@ use dask_protocol::comm::CommConfig;
 use dask_protocol::logs::LogRing;
 use dask_protocol::{Address, CommError};
 use dask_worker::server::nanny_link::NannyLink;
-use dask_worker::{Closed, End, PythonChoice, StartError, TlsFiles, Worker, WorkerOptions};
+use dask_worker::{Closed, End, OnRegistered, PythonChoice, StartError, TlsFiles, Worker, WorkerOptions};
 use futures::future::{join_all, try_join_all};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info, warn};
@@ -164,11 +164,10 @@ impl Command<'_> {
         let mut link = NannyLink::from_stdin()
             .map_err(|error| Failure::Usage(format!("--nanny-address is only for nannies: {error}")))?;
         let worker = tokio::select! {
-            worker = self.start_worker(plan, Some(Address::from(nanny))) => worker,
+            worker = self.start_worker(plan, Some((Address::from(nanny), link.on_registered()))) => worker,
             _ = link.stop_requested() => return Ok(ExitCode::SUCCESS),
         };
         let worker = worker.inspect_err(|error| link.failed(error.to_string())).map_err(|_| Failure::Told)?;
-        link.started(worker.address(), worker.local_directory());
         tokio::select! {
             closed = worker.closed() => {
                 let restarts = closed.end == End::Restarting
@@ -186,7 +185,7 @@ impl Command<'_> {
     }
 
     /// Starts the worker on the first of its addresses that is free.
-    async fn start_worker(&self, plan: &WorkerPlan, nanny: Option<Address>) -> Result<Worker, StartError> {
+    async fn start_worker(&self, plan: &WorkerPlan, nanny: Option<(Address, OnRegistered)>) -> Result<Worker, StartError> {
         let mut options = self.worker_options(plan, nanny)?;
         let (last, others) = plan.listen.split_last().expect("every worker has an address to listen on");
         for address in others {
@@ -200,7 +199,12 @@ impl Command<'_> {
         Worker::start(options).await
     }
 
-    fn worker_options(&self, plan: &WorkerPlan, nanny: Option<Address>) -> Result<WorkerOptions, StartError> {
+    fn worker_options(
+        &self,
+        plan: &WorkerPlan,
+        nanny: Option<(Address, OnRegistered)>,
+    ) -> Result<WorkerOptions, StartError> {
+        let (nanny, on_registered) = nanny.unzip();
         let defaults = WorkerOptions::new(self.scheduler.clone())
             .map_err(|error| StartError::System { what: "native tasks".to_owned(), error: io::Error::other(error) })?;
         let tls_files = self.args.tls.paths().ok().flatten();
@@ -223,6 +227,7 @@ impl Command<'_> {
             death_timeout: plan.death_timeout,
             lifetime: plan.staggered_lifetime(chance()),
             logs: self.logs.clone(),
+            on_registered,
             ..defaults
         })
     }

@@ -188,6 +188,9 @@ impl Worker {
                 return Err(error);
             }
         };
+        if let Some(tell) = &options.on_registered {
+            (tell.0)(&shared.identity.address, &shared.identity.local_directory);
+        }
         Ok(run(shared, directory, &options, comm, inputs, reply).await)
     }
 

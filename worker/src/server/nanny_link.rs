@@ -5,15 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use dask_protocol::Address;
 use dask_protocol::nanny_link::{self, FromNanny, FromWorker};
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, kill_process};
 use tokio::sync::mpsc;
 use tracing::{debug, error};
+
+use crate::options::OnRegistered;
 
 /// The order to close, from the nanny.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,7 @@ pub struct StopRequest {
 /// The connection to the nanny that started this process.
 #[derive(Debug)]
 pub struct NannyLink {
-    writer: Mutex<UnixStream>,
+    writer: Arc<Mutex<UnixStream>>,
     stops: mpsc::UnboundedReceiver<StopRequest>,
 }
 
@@ -63,22 +63,26 @@ impl NannyLink {
             }
             on_lost();
         })?;
-        Ok(NannyLink { writer: Mutex::new(link), stops })
+        Ok(NannyLink { writer: Arc::new(Mutex::new(link)), stops })
     }
 
-    /// Tells the nanny that the worker is registered.
-    pub fn started(&self, address: &Address, local_directory: &Path) {
-        self.tell(&FromWorker::Started { address: address.clone(), local_directory: local_directory.to_owned() });
+    /// What tells the nanny that the worker is registered.
+    pub fn on_registered(&self) -> OnRegistered {
+        let writer = Arc::clone(&self.writer);
+        OnRegistered(Arc::new(move |address, local_directory| {
+            let (address, local_directory) = (address.clone(), local_directory.to_owned());
+            tell(&writer, &FromWorker::Started { address, local_directory });
+        }))
     }
 
     /// Tells the nanny why the worker could not start.
     pub fn failed(&self, text: impl Into<String>) {
-        self.tell(&FromWorker::Failed { text: text.into() });
+        tell(&self.writer, &FromWorker::Failed { text: text.into() });
     }
 
     /// Tells the nanny not to start another worker when this one exits.
     pub fn closing_gracefully(&self, reason: impl Into<String>) {
-        self.tell(&FromWorker::ClosingGracefully { reason: reason.into() });
+        tell(&self.writer, &FromWorker::ClosingGracefully { reason: reason.into() });
     }
 
     /// Waits for the nanny's order to close. Cancel-safe; pending for ever once the process is about to be killed.
@@ -88,13 +92,13 @@ impl NannyLink {
             None => std::future::pending().await,
         }
     }
+}
 
-    /// A lost nanny is the reader thread's concern, so a failed write is only noted.
-    fn tell(&self, message: &FromWorker) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = nanny_link::write(&mut *writer, message).and_then(|()| writer.flush()) {
-            debug!(%error, "could not tell the nanny");
-        }
+/// A lost nanny is the reader thread's concern, so a failed write is only noted.
+fn tell(writer: &Mutex<UnixStream>, message: &FromWorker) {
+    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = nanny_link::write(&mut *writer, message).and_then(|()| writer.flush()) {
+        debug!(%error, "could not tell the nanny");
     }
 }
 
@@ -109,6 +113,7 @@ fn end_process_group() {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -120,7 +125,7 @@ mod tests {
     async fn news_goes_up_and_the_order_to_stop_comes_down() {
         let (mut nanny, worker) = UnixStream::pair().expect("socket pair");
         let mut link = NannyLink::watch(worker, || ()).expect("thread");
-        link.started(&"tcp://127.0.0.1:1".into(), Path::new("/tmp/w"));
+        (link.on_registered().0)(&"tcp://127.0.0.1:1".into(), Path::new("/tmp/w"));
         link.closing_gracefully("done");
         let told: Vec<FromWorker> =
             (0..2).map(|_| nanny_link::read(&mut nanny).expect("message").expect("not ended")).collect();
