@@ -4,7 +4,9 @@ mod common;
 
 use common::{Heartbeats, Scheduler, soon, start_worker, start_worker_with, value};
 use dask_protocol::comm::{CommConfig, ConnectionPool};
-use dask_protocol::message::{CloseWorker, FreeKeys, RUNTIMES_EXTRA, StealRequest, WorkerStatus, WorkerToScheduler};
+use dask_protocol::message::{
+    CloseWorker, FreeKeys, RUNTIMES_EXTRA, RemoveWorker, StealRequest, WorkerStatus, WorkerToScheduler,
+};
 use dask_protocol::native::{NativeArg, pack_value, unpack_value};
 use dask_protocol::{Address, Payload, Value};
 use dask_worker::End;
@@ -119,6 +121,29 @@ async fn fetches_dependencies_from_a_peer() {
         _ => None,
     });
     assert_eq!(added.await, ["x".into()]);
+}
+
+#[tokio::test]
+async fn a_transfer_from_a_worker_that_left_is_given_up_at_once() {
+    let mut scheduler = Scheduler::start(Heartbeats::Known).await;
+    // No handshake is ever answered, so only the scheduler's word can end the transfer before its timeout.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let gone = Address::new(format!("tcp://{}", silent.local_addr().expect("bound")));
+    let timeout = std::time::Duration::from_secs(3600);
+    let patient = |options: &mut dask_worker::WorkerOptions| {
+        options.comm.connect_timeout = timeout;
+        options.comm.handshake_timeout = timeout;
+    };
+    let (_worker, mut connected) = start_worker_with(&mut scheduler, patient).await;
+    let there = vec![("x".into(), vec![gone.clone()])];
+    connected.compute("y", "add", vec![NativeArg::Future("x".into())], there);
+    let _held = soon("the transfer begins", silent.accept()).await.expect("a connection");
+    connected.send(RemoveWorker { worker: gone, stimulus_id: "gone".into() });
+    let asked = connected.expect("request-refresh-who-has", |message| match message {
+        WorkerToScheduler::RequestRefreshWhoHas(it) => Some(it.keys.0.clone()),
+        _ => None,
+    });
+    assert_eq!(asked.await, ["x".into()]);
 }
 
 #[tokio::test]

@@ -97,7 +97,11 @@ impl Driver {
                 turn.stream_closed = true;
                 return;
             }
-            SchedulerToWorker::RemoveWorker(gone) => self.shared.pool.remove(&gone.worker),
+            SchedulerToWorker::RemoveWorker(gone) => {
+                self.shared.pool.remove(&gone.worker);
+                // Nobody listens when no transfer is going on.
+                let _ = self.shared.removals.send(gone.worker.clone());
+            }
             SchedulerToWorker::ComputeTask(_)
             | SchedulerToWorker::FreeKeys(_)
             | SchedulerToWorker::CancelCompute(_)

@@ -7,6 +7,7 @@ use dask_protocol::comm::ConnectionPool;
 use dask_protocol::message::{Pairs, StimulusId};
 use dask_protocol::{Address, CommError, Key, Payload};
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{debug, error};
 
 use super::metrics::InProgress;
@@ -66,6 +67,17 @@ pub(crate) async fn get_data(
     Ok(got)
 }
 
+/// Completes when the scheduler says that this worker left: nobody need try to reach it any longer.
+async fn removed(mut removals: broadcast::Receiver<Address>, worker: &Address) {
+    loop {
+        match removals.recv().await {
+            Ok(gone) if gone == *worker => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 /// Carries out one `Gather` of the state.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -78,7 +90,11 @@ pub(crate) async fn run(
     metrics.incoming_count_total.fetch_add(1, Ordering::Relaxed);
     let progress = InProgress::begin(&metrics.incoming_count, &metrics.incoming_bytes, total_nbytes);
     let start = shared.clock.now();
-    let answer = get_data(&shared.pool, &worker, &keys, Some(&shared.identity.address)).await;
+    let removals = shared.removals.subscribe();
+    let answer = tokio::select! {
+        answer = get_data(&shared.pool, &worker, &keys, Some(&shared.identity.address)) => answer,
+        () = removed(removals, &worker) => Err(CommError::Closed { peer: worker.as_str().to_owned() }),
+    };
     let stop = shared.clock.now();
     drop(progress);
     let (values, outcome) = match answer {

@@ -3,6 +3,7 @@
 //! [`Worker::start`] assembles the parts; the driver then owns the state, and everything else talks to it by messages.
 
 mod calls;
+mod closing;
 mod connection;
 mod directory;
 mod driver;
@@ -18,24 +19,25 @@ mod registration;
 mod serve_data;
 pub(crate) mod shared;
 
+pub use closing::{Closed, End};
+
 use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dask_protocol::comm::{BatchedSender, Comm, ConnectionPool, Listener};
-use dask_protocol::message::{CloseStream, LogEvent, RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
+use dask_protocol::message::{RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
 use dask_protocol::{Address, CommError, Value};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::executor::native::NativePool;
-use crate::executor::python::message::{Introduction, TlsPaths, ToPython};
+use crate::executor::python::message::{Introduction, TlsPaths};
 use crate::executor::python::{Interpreter, PythonError, PythonReader};
 use crate::options::WorkerOptions;
-use crate::state::{Config, Event, State};
+use crate::state::{Config, State};
+use closing::{retire_after, supervise};
 use directory::LocalDirectory;
-use driver::{Driver, Ended};
+use driver::Driver;
 use shared::{Identity, Input, Shared, stimulus};
 
 const LOGGER: &str = "distributed.worker";
@@ -43,9 +45,6 @@ const LINE: &str = "-------------------------------------------------";
 
 /// Share of the memory limit that transfers to us may take (`distributed.worker.memory.transfer`).
 const TRANSFER_FRACTION: f64 = 0.10;
-/// How long a closing worker waits for its Python process and for its last messages to be sent.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(7);
-
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -79,39 +78,6 @@ pub enum StartError {
     /// The interpreter that was named cannot serve.
     #[error(transparent)]
     Python(#[from] PythonError),
-}
-
-/// How a worker ended, and what that means for its process and nanny.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// For good: the nanny should not start another one.
-    Leaving,
-    /// The nanny may start another one.
-    Restarting,
-    /// Its Python process died with this status. The worker's process should end the same way, so that whoever watches
-    /// it (nanny, operator, scheduler) sees a death and not a farewell.
-    Died(ExitStatus),
-}
-
-/// The end of a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
-    /// Why.
-    pub reason: String,
-    /// For whom to draw which conclusion.
-    pub end: End,
-}
-
-impl Closed {
-    /// An end for good.
-    pub fn leaving(reason: impl Into<String>) -> Closed {
-        Closed { reason: reason.into(), end: End::Leaving }
-    }
-
-    /// An end after which a nanny starts another worker.
-    pub fn restarting(reason: impl Into<String>) -> Closed {
-        Closed { reason: reason.into(), end: End::Restarting }
-    }
 }
 
 /// A running worker. It ends with [`Worker::close`], or on its own when the scheduler is gone; dropping the handle does
@@ -354,94 +320,5 @@ async fn watch_loop(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.stop.cancelled() => {}
         () = shared.metrics.watch_loop() => {}
-    }
-}
-
-/// Asks the scheduler to retire this worker when its time is over, then closes.
-async fn retire_after(shared: Arc<Shared>, lifetime: Duration) {
-    #[derive(serde::Serialize)]
-    struct Retire {
-        workers: Vec<Address>,
-        close_workers: bool,
-        remove: bool,
-        stimulus_id: dask_protocol::message::StimulusId,
-    }
-    tokio::select! {
-        () = shared.stop.cancelled() => return,
-        () = tokio::time::sleep(lifetime) => {}
-    }
-    let address = shared.identity.address.clone();
-    info!(target: LOGGER, "Closing worker gracefully: {address}. Reason: worker-lifetime-reached");
-    let request = Retire {
-        workers: vec![address],
-        close_workers: false,
-        remove: true,
-        stimulus_id: stimulus("worker-close-gracefully"),
-    };
-    let retired: Result<Value, CommError> =
-        shared.pool.call(&shared.identity.scheduler, "retire_workers", &request).await;
-    if let Err(error) = retired {
-        warn!(target: LOGGER, "could not hand data over before closing: {error}");
-    }
-    shared.request_close(Closed::leaving("worker-lifetime-reached"));
-}
-
-/// Waits for the end and carries it out.
-async fn supervise(
-    shared: Arc<Shared>,
-    mut driven: tokio::task::JoinHandle<Ended>,
-    directory: LocalDirectory,
-    ended: watch::Sender<Option<Closed>>,
-) {
-    let closed = tokio::select! {
-        closed = shared.close_request() => closed,
-        end = &mut driven => {
-            if matches!(end, Ok(Ended::Stopped)) { shared.close_request().await } else { stream_lost(&shared) }
-        }
-    };
-    shared.request_close(closed.clone());
-    info!(target: LOGGER, "Stopping worker at {}. Reason: {}", shared.identity.address, closed.reason);
-    match &closed.end {
-        // A death has no farewell: the stream just breaks.
-        End::Died(_) => {
-            if let Some(stream) = shared.stream.get() {
-                stream.abort();
-            }
-        }
-        End::Leaving | End::Restarting => say_farewell(&shared, &closed).await,
-    }
-    shared.stop.cancel();
-    shared.pool.close();
-    drop(directory);
-    ended.send_replace(Some(closed));
-}
-
-fn stream_lost(shared: &Shared) -> Closed {
-    let asked = Closed::leaving("worker-handle-scheduler-connection-broken");
-    shared.request_close(asked.clone());
-    asked
-}
-
-/// Tells the scheduler, tears plugins down, and sends what is left to send.
-async fn say_farewell(shared: &Arc<Shared>, closed: &Closed) {
-    let address = shared.identity.address.as_str();
-    let msg = Value::map([("action", "closing-worker".into()), ("reason", closed.reason.clone().into())]);
-    shared.send(LogEvent { topic: address.into(), msg });
-    shared.notify(Event::Close { stimulus_id: stimulus("worker-close") });
-    // The state's own last messages come before the end of the stream.
-    let settled = async {
-        shared.ask(|_| ()).await;
-        if let Some(python) = shared.python() {
-            python.tell(ToPython::Close {});
-            python.closed().await;
-        }
-        shared.send(CloseStream::default());
-        if let Some(stream) = shared.stream.get() {
-            stream.close();
-            stream.closed().await;
-        }
-    };
-    if tokio::time::timeout(CLOSE_TIMEOUT, settled).await.is_err() {
-        warn!(target: LOGGER, "worker {address} did not close in {} s; ending it", CLOSE_TIMEOUT.as_secs());
     }
 }

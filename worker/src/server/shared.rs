@@ -8,7 +8,7 @@ use dask_protocol::logs::LogRing;
 use dask_protocol::message::{ErrorReply, StimulusId, WorkerStatus, WorkerToScheduler};
 use dask_protocol::pickle::builtin_exception;
 use dask_protocol::{Address, Key, Payload, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SchedulerClock, unix_now};
@@ -42,6 +42,9 @@ pub(crate) struct PluginHandlers {
     pub stream: Vec<String>,
 }
 
+/// Departures of peers remembered for transfers that have not looked yet; one missed costs a connect timeout.
+const REMOVALS_MAX: usize = 256;
+
 /// Who a worker is.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -71,6 +74,8 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub monitor: Mutex<Monitor>,
     pub inbox: mpsc::UnboundedSender<Input>,
+    /// Workers that left, as the scheduler tells.
+    pub removals: broadcast::Sender<Address>,
     /// Set at registration.
     pub stream: OnceLock<BatchedSender<WorkerToScheduler>>,
     status: Mutex<WorkerStatus>,
@@ -105,6 +110,7 @@ impl Shared {
             metrics: Metrics::default(),
             monitor: Mutex::new(Monitor::new()),
             inbox,
+            removals: broadcast::Sender::new(REMOVALS_MAX),
             stream: OnceLock::new(),
             status: Mutex::new(WorkerStatus::Init),
             close_requested: watch::channel(None).0,
