@@ -202,7 +202,7 @@ fn processes_and_threads(cpus: usize) -> (usize, usize) {
     if cpus <= 4 {
         return (cpus, 1);
     }
-    let processes = (1..=cpus).find(|&n| cpus % n == 0 && n * n >= cpus).unwrap_or(cpus);
+    let processes = (1..=cpus).find(|&n| cpus.is_multiple_of(n) && n * n >= cpus).unwrap_or(cpus);
     (processes, cpus / processes)
 }
 
