@@ -1,9 +1,8 @@
 //! One worker process and its link: started in a process group of its own, so that its end is the end of everything it
 //! started.
 //!
-//! Nothing survives the nanny either, even its SIGKILL: the worker kills its whole group as soon as the link ends (`worker/src/server/nanny_link.rs`). A parent-death signal would do less: it reaches only the
-//! worker itself, which then has no chance to take its children along, and it fires when the *thread* that spawned
-//! the worker ends.
+//! Nothing survives the nanny either, even its SIGKILL: the worker kills its whole group as soon as the link ends
+//! (`worker/src/server/nanny_link.rs`).
 
 use std::ffi::OsString;
 use std::io;

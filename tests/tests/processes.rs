@@ -65,6 +65,19 @@ fn worker_process(nanny: &Process, n: usize) -> u32 {
     pid
 }
 
+/// Processes that a failing test must not leave behind.
+struct EndedWithTheTest(Vec<u32>);
+
+impl Drop for EndedWithTheTest {
+    fn drop(&mut self) {
+        for &pid in self.0.iter().filter(|&&pid| runs(pid)) {
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+            // It may end by itself meanwhile.
+            let _ended = pid.map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+        }
+    }
+}
+
 fn kill(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(pid, signal).expect("it runs");
@@ -203,6 +216,7 @@ fn killed_nannies_leave_no_worker_behind() {
     let nanny = worker("nanny", &scheduler.address, &["--nworkers", "2", "--name", "w"]);
     nanny.nth_line_with(2, "Registered to:");
     let workers = children(nanny.id());
+    let _guard = EndedWithTheTest(workers.clone());
     assert_eq!(workers.len(), 2);
     scheduler.process.line_with("name: w-0");
     scheduler.process.line_with("name: w-1");
@@ -216,6 +230,7 @@ fn stopped_worker_dies_with_its_killed_nanny_too() {
     let scheduler = Scheduler::start(&[]);
     let nanny = worker("nanny", &scheduler.address, &[]);
     let pid = worker_process(&nanny, 1);
+    let _guard = EndedWithTheTest(vec![pid]);
     kill(pid, Signal::STOP);
     nanny.signal(Signal::KILL);
     until("the stopped worker ends", || !runs(pid));

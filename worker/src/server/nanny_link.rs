@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use dask_protocol::nanny_link::{self, FromNanny, FromWorker};
-use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group, kill_process};
+use rustix::process::{
+    Signal, getpgrp, getpid, kill_current_process_group, kill_process, set_parent_process_death_signal,
+};
 use tokio::sync::mpsc;
 use tracing::{debug, error};
 
@@ -50,6 +52,7 @@ impl NannyLink {
         let mut reader = link.try_clone()?;
         let (stop, stops) = mpsc::unbounded_channel();
         thread::Builder::new().name("nanny-link".to_owned()).spawn(move || {
+            wake_when_the_nanny_dies();
             loop {
                 match nanny_link::read(&mut reader) {
                     // The receiver is gone only when the worker already ends.
@@ -99,6 +102,15 @@ fn tell(writer: &Mutex<UnixStream>, message: &FromWorker) {
     let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = nanny_link::write(&mut *writer, message).and_then(|()| writer.flush()) {
         debug!(%error, "could not tell the nanny");
+    }
+}
+
+/// Has the kernel send SIGCONT when the nanny dies, so that even a stopped worker (SIGSTOP, a debugger) gets to read the
+/// end of the link. A death signal that kills would end only this process and leave what it started; SIGCONT does
+/// nothing to a running process. The kernel forgets the wish with the thread that made it, so the reading thread makes it.
+fn wake_when_the_nanny_dies() {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::CONT)) {
+        debug!(%error, "a stopped worker would not notice its nanny's death");
     }
 }
 
