@@ -31,8 +31,7 @@ struct Bench {
 impl Bench {
     fn new(workers: usize) -> Bench {
         let state = State::new(Config::default(), 0.0);
-        let mut bench =
-            Bench { state, now: 0.0, spent: Duration::ZERO, replies: VecDeque::new(), actions: Vec::new() };
+        let mut bench = Bench { state, now: 0.0, spent: Duration::ZERO, replies: VecDeque::new(), actions: Vec::new() };
         bench.handle(Event::AddClient { client: CLIENT.into() });
         for n in 0..workers {
             bench.handle(Event::AddWorker(Box::new(NewWorker {
@@ -158,7 +157,8 @@ fn chain(count: usize) -> (Vec<NewTask>, Vec<Key>) {
 /// A binary reduction: task i reads 2i+1 and 2i+2.
 fn tree(count: usize) -> (Vec<NewTask>, Vec<Key>) {
     let shared = shared();
-    let children = |i: usize| [2 * i + 1, 2 * i + 2].into_iter().filter(|c| *c < count).map(|c| key("tree", c)).collect();
+    let children =
+        |i: usize| [2 * i + 1, 2 * i + 2].into_iter().filter(|c| *c < count).map(|c| key("tree", c)).collect();
     let node = |i: usize| NewTask { order: (count - i) as f64, ..task("tree", i, children(i), &shared) };
     ((0..count).map(node).collect(), vec![key("tree", 0)])
 }
@@ -171,7 +171,13 @@ fn merge(count: usize) -> (Vec<NewTask>, Vec<Key>) {
     (tasks, vec![key("merge", count)])
 }
 
-fn life(criterion: &mut Criterion, name: &str, workers: usize, count: usize, graph: fn(usize) -> (Vec<NewTask>, Vec<Key>)) {
+fn life(
+    criterion: &mut Criterion,
+    name: &str,
+    workers: usize,
+    count: usize,
+    graph: fn(usize) -> (Vec<NewTask>, Vec<Key>),
+) {
     let mut group = criterion.benchmark_group("scheduler_state");
     group.sample_size(10).throughput(Throughput::Elements(count as u64));
     group.bench_function(format!("{name}/{count} tasks/{workers} workers"), |bencher| {

@@ -24,8 +24,7 @@ impl State {
             return;
         };
         tracing::info!(target: "distributed.scheduler", "Client {client} requests to cancel {} keys", keys.len());
-        let entries =
-            [("action", Value::from("cancel")), ("count", keys.len().into()), ("force", force.into())];
+        let entries = [("action", Value::from("cancel")), ("count", keys.len().into()), ("force", force.into())];
         self.out.push(Action::LogEvent { topic: (&**client).into(), msg: Value::map(entries) });
         let roots: Vec<TaskId> = keys.iter().filter_map(|key| self.tasks.id(key)).collect();
         let cancelled = self.keys_to_cancel(slot, &roots, force);

@@ -87,7 +87,8 @@ impl State {
             }
             TaskState::Memory => {
                 assert_eq!(
-                    self.replicated_tasks.contains(&id), task.who_has.len() > 1,
+                    self.replicated_tasks.contains(&id),
+                    task.who_has.len() > 1,
                     "{key}: replicated iff there are several copies"
                 );
             }
@@ -102,7 +103,8 @@ impl State {
         assert_eq!(self.running.contains(&id), worker.is_running(), "{address}: in `running` iff running");
         assert_eq!(self.idle.running.contains(&self.workers, id), worker.is_running(), "{address}: ranked iff running");
         assert!(
-            worker.is_running() || !self.idle.idle.contains(&self.workers, id), "{address}: idle only while running"
+            worker.is_running() || !self.idle.idle.contains(&self.workers, id),
+            "{address}: idle only while running"
         );
         assert!(
             !(self.saturated.contains(&id) && self.idle.idle.contains(&self.workers, id)),

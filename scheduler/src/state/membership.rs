@@ -97,14 +97,17 @@ impl State {
         let (recompute, lost) = self.lose_replicas(id);
         self.warn_of_losses(address, &recompute, &lost);
         let keys = |keys: Vec<Key>| Value::Set(keys.iter().map(Value::from).collect());
-        self.log_worker_event(address, &[
-            ("action", "remove-worker".into()),
-            ("processing-tasks", keys(processing)),
-            ("lost-computed-tasks", keys(recompute)),
-            ("lost-scattered-tasks", keys(lost)),
-            ("stimulus_id", (&*self.stimulus_id).into()),
-            ("expected", expected.into()),
-        ]);
+        self.log_worker_event(
+            address,
+            &[
+                ("action", "remove-worker".into()),
+                ("processing-tasks", keys(processing)),
+                ("lost-computed-tasks", keys(recompute)),
+                ("lost-scattered-tasks", keys(lost)),
+                ("stimulus_id", (&*self.stimulus_id).into()),
+                ("expected", expected.into()),
+            ],
+        );
         if no_workers_before {
             // Before tasks enter no-worker because of it, so that a later timeout blames the missing workers.
             self.no_workers_since = Some(self.now);

@@ -1,9 +1,7 @@
 //! What workers say on their streams, and how run ids keep races safe.
 
 use dask_protocol::Address;
-use dask_protocol::message::{
-    ErrorInfo, LongRunning, RunId, TaskErred, TaskFinished, WorkerToScheduler,
-};
+use dask_protocol::message::{ErrorInfo, LongRunning, RunId, TaskErred, TaskFinished, WorkerToScheduler};
 use dask_protocol::{Key, Value};
 
 use super::State;

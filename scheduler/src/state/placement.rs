@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::State;
 use super::event::{Runtime, Seconds};
 use super::ids::{TaskId, WorkerId};
-use super::worker::Workers;
 use super::task::Task;
+use super::worker::Workers;
 
 /// From this many workers on, a task without dependencies is dealt round robin rather than to the least busy worker.
 const ROUND_ROBIN_MIN: usize = 20;
@@ -111,7 +111,6 @@ impl State {
     }
 
     /// Whether a worker has less to do than it could (`is_unoccupied`).
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(super) fn is_unoccupied(&self, id: WorkerId, occupancy: Seconds, processing: i64) -> bool {
         let nthreads = self.workers[id].nthreads;
         processing < i64::from(nthreads) || occupancy < f64::from(nthreads) * self.average_occupancy() / 2.0

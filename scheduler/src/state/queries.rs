@@ -364,9 +364,10 @@ impl State {
 
     /// All groups: name, prefix, tasks per state.
     pub fn groups(&self) -> impl Iterator<Item = (&Key, &str, &StateCounts)> {
-        self.groups.groups.iter().map(|(_, group)| {
-            (&group.name, self.groups.prefix(group.prefix).name.as_str(), &group.states)
-        })
+        self.groups
+            .groups
+            .iter()
+            .map(|(_, group)| (&group.name, self.groups.prefix(group.prefix).name.as_str(), &group.states))
     }
 
     /// Whether the active memory manager runs periodically.

@@ -77,11 +77,13 @@ impl State {
         for (_, worker) in self.workers.iter().filter(|(_, worker)| worker.long_running.is_empty()) {
             groups.entry(group(&worker.address)).or_default().push(worker);
         }
-        let measure = |workers: Vec<&'_ Worker>| (
-            workers.iter().all(|worker| worker.processing.is_empty()),
-            workers.iter().map(|worker| u128::from(worker.memory_limit)).sum(),
-            workers.iter().map(|worker| worker.nbytes).sum(),
-        );
+        let measure = |workers: Vec<&'_ Worker>| {
+            (
+                workers.iter().all(|worker| worker.processing.is_empty()),
+                workers.iter().map(|worker| u128::from(worker.memory_limit)).sum(),
+                workers.iter().map(|worker| worker.nbytes).sum(),
+            )
+        };
         let build = |workers: Vec<_>| {
             let (idle, memory_limit, nbytes) = measure(workers.clone());
             Group { workers, idle, memory_limit, nbytes }
@@ -98,8 +100,7 @@ impl State {
     )]
     pub fn adaptive_target(&self, target_duration: Seconds) -> usize {
         let waiting = self.queue.iter().chain(self.unrunnable.iter().copied());
-        let mut occupancy: Seconds =
-            waiting.take(SAMPLE).map(|id| self.prefix_duration(self.tasks[id].prefix)).sum();
+        let mut occupancy: Seconds = waiting.take(SAMPLE).map(|id| self.prefix_duration(self.tasks[id].prefix)).sum();
         let ready = self.queue.len() + self.unrunnable.len();
         if ready > SAMPLE {
             occupancy *= ready as f64 / SAMPLE as f64;

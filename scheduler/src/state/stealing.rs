@@ -148,9 +148,7 @@ impl State {
     /// Saturated workers, or else the busiest, the busiest first.
     fn victims(&self, round: &Round) -> Vec<WorkerId> {
         let busiest_first = |ids: &mut Vec<WorkerId>| {
-            ids.sort_by(|a, b| {
-                self.combined_occupancy(*b, round).total_cmp(&self.combined_occupancy(*a, round))
-            });
+            ids.sort_by(|a, b| self.combined_occupancy(*b, round).total_cmp(&self.combined_occupancy(*a, round)));
         };
         let mut victims: Vec<WorkerId> = self.saturated.iter().copied().collect();
         if victims.is_empty() {

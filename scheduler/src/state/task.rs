@@ -121,6 +121,7 @@ pub(super) struct Task {
     pub(super) restrictions: Option<Box<Restrictions>>,
     pub(super) metadata: Option<Box<Value>>,
     pub(super) failure: Option<Arc<Failure>>,
+    #[expect(clippy::box_collection, reason = "one word instead of three in every task; few tasks err")]
     pub(super) erred_on: Option<Box<Vec<Address>>>,
     pub(super) dependencies: IdSet<TaskId>,
     pub(super) dependents: IdSet<TaskId>,

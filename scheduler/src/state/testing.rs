@@ -203,11 +203,13 @@ impl Kit {
 
     /// What the last event sent to the client.
     pub(crate) fn to_client(&self) -> Vec<&SchedulerToClient> {
-        let message = |action| match action {
-            &Action::ToClient { ref client, ref message } if **client == *CLIENT => Some(message),
-            &Action::ToAllClients { ref message } => Some(message),
-            _ => None,
-        };
+        fn message(action: &Action) -> Option<&SchedulerToClient> {
+            match action {
+                Action::ToClient { client, message } if **client == *CLIENT => Some(message),
+                Action::ToAllClients { message } => Some(message),
+                _ => None,
+            }
+        }
         self.actions.iter().filter_map(message).collect()
     }
 
@@ -220,11 +222,13 @@ impl Kit {
     /// What the last event sent to worker number `n`.
     pub(crate) fn to_worker(&self, n: usize) -> Vec<&SchedulerToWorker> {
         let to = address(n);
-        let message = |action| match action {
-            &Action::ToWorker { ref worker, ref message } if *worker == to => Some(message),
-            _ => None,
-        };
-        self.actions.iter().filter_map(message).collect()
+        fn message<'a>(action: &'a Action, to: &Address) -> Option<&'a SchedulerToWorker> {
+            match action {
+                Action::ToWorker { worker, message } if worker == to => Some(message),
+                _ => None,
+            }
+        }
+        self.actions.iter().filter_map(|action| message(action, &to)).collect()
     }
 
     /// The ops the last event sent to worker number `n`, in order.
@@ -235,10 +239,12 @@ impl Kit {
 
     /// The `compute-task`s of the last event.
     pub(crate) fn computes(&self) -> Vec<&ComputeTask> {
-        let compute = |action| match action {
-            &Action::ToWorker { message: SchedulerToWorker::ComputeTask(ref message), .. } => Some(message),
-            _ => None,
-        };
+        fn compute(action: &Action) -> Option<&ComputeTask> {
+            match action {
+                Action::ToWorker { message: SchedulerToWorker::ComputeTask(message), .. } => Some(message),
+                _ => None,
+            }
+        }
         self.actions.iter().filter_map(compute).collect()
     }
 

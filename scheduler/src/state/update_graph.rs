@@ -58,7 +58,8 @@ impl State {
         for (position, task) in tasks.iter().enumerate() {
             self.leave_intake(&intake, position);
             // Edges only once every task has its group.
-            intake.linked[position] = intake.reached[position] && self.apply(task, &intake, position, generation, &mut report);
+            intake.linked[position] =
+                intake.reached[position] && self.apply(task, &intake, position, generation, &mut report);
         }
         for position in (0..tasks.len()).filter(|position| intake.linked[*position]) {
             self.add_dependencies(intake.ids[position], intake.dependencies(position));

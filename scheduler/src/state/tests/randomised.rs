@@ -49,19 +49,24 @@ fn key(i: usize) -> Key {
 
 /// The same graph every time: each key reads up to three smaller ones.
 fn dependencies(i: usize) -> Vec<usize> {
-    [i.wrapping_sub(1), i / 2, i / 3].into_iter().filter(|dep| *dep < i && (i + dep) % 4 != 1).collect::<BTreeSet<_>>().into_iter().collect()
+    [i.wrapping_sub(1), i / 2, i / 3]
+        .into_iter()
+        .filter(|dep| *dep < i && (i + dep) % 4 != 1)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 fn new_task(i: usize) -> NewTask {
     let task = NewTask {
         dependencies: dependencies(i).into_iter().map(key).collect(),
         order: i as f64,
-        data_producer: i % 4 == 0,
+        data_producer: i.is_multiple_of(4),
         runtime: if i % 5 == 4 { Runtime::Native } else { Runtime::Python },
         ..task(key(i))
     };
     annotated(task, |a| {
-        a.retries = u32::from(i % 3 == 0);
+        a.retries = u32::from(i.is_multiple_of(3));
         if i % 6 == 5 {
             a.workers = vec!["w1".to_owned()];
             a.allow_other_workers = true;

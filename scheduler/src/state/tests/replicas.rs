@@ -1,8 +1,8 @@
 //! Copies of results: reported, dropped, refreshed.
 
+use super::super::Event;
 use super::super::TaskState::{Memory, Processing};
 use super::super::testing::{Kit, add_keys, address, release_worker_data, task, task_of};
-use super::super::Event;
 use dask_protocol::Key;
 use dask_protocol::message::{RequestRefreshWhoHas, SchedulerToWorker};
 

@@ -1,7 +1,7 @@
 //! Idle workers take tasks from busy ones.
 
 use super::super::TaskState::{Memory, Processing};
-use super::super::testing::{Kit, address, steal_response, task_of, task, worker};
+use super::super::testing::{Kit, address, steal_response, task, task_of, worker};
 use super::super::{Action, Event};
 use dask_protocol::message::{SchedulerToWorker, StealRequest, WorkerStatus};
 

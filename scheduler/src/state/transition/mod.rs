@@ -130,7 +130,8 @@ impl State {
         if task.is_barrier && matches!(state, TaskState::Released | TaskState::Erred | TaskState::Forgotten) {
             self.out.push(Action::ShuffleEnded { barrier: task.key.clone(), state });
         }
-        for states in [&mut self.groups.groups[group.index()].states, &mut self.groups.prefixes[prefix.index()].states] {
+        for states in [&mut self.groups.groups[group.index()].states, &mut self.groups.prefixes[prefix.index()].states]
+        {
             states.sub(old);
             states.add(state);
         }

@@ -22,11 +22,9 @@ impl State {
                 self.unrunnable.swap_remove(&id);
                 self.propagate_erred(id, None);
             }
-            TaskState::Waiting
-            | TaskState::NoWorker
-            | TaskState::Queued
-            | TaskState::Memory
-            | TaskState::Forgotten => return Direct::None,
+            TaskState::Waiting | TaskState::NoWorker | TaskState::Queued | TaskState::Memory | TaskState::Forgotten => {
+                return Direct::None;
+            }
         }
         Direct::Done
     }

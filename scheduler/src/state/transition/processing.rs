@@ -73,7 +73,13 @@ impl State {
         let known = task.dependencies.iter().map(|dep| u128::try_from(self.tasks[dep].nbytes).unwrap_or(0));
         let needed: u128 = known.sum();
         (needed > u128::from(worker.memory_limit)).then(|| {
-            let error = errors::inputs_too_large(&task.key, needed, &worker.address, worker.memory_limit, task.dependents.is_empty());
+            let error = errors::inputs_too_large(
+                &task.key,
+                needed,
+                &worker.address,
+                worker.memory_limit,
+                task.dependents.is_empty(),
+            );
             tracing::error!(target: "distributed.scheduler", "{}", error.exception_text);
             error
         })

@@ -23,11 +23,9 @@ impl State {
                 self.dequeue(id);
                 self.propagate_erred(id, None);
             }
-            TaskState::Waiting
-            | TaskState::NoWorker
-            | TaskState::Queued
-            | TaskState::Memory
-            | TaskState::Forgotten => return Direct::None,
+            TaskState::Waiting | TaskState::NoWorker | TaskState::Queued | TaskState::Memory | TaskState::Forgotten => {
+                return Direct::None;
+            }
         }
         Direct::Done
     }
