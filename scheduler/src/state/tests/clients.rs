@@ -108,6 +108,17 @@ fn fire_and_forget_ends_with_the_result() {
 }
 
 #[test]
+fn fire_and_forget_ends_at_once_for_what_is_settled() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![task("x")], &["x"]);
+    kit.finish("x");
+    desire(&mut kit, FIRE_AND_FORGET, &["x"]);
+    assert!(kit.state.wants_what(FIRE_AND_FORGET).is_empty());
+    kit.release(&["x"]);
+    assert_eq!(kit.state.task_count(), 0);
+}
+
+#[test]
 fn lost_dependencies_cancel_the_whole_graph() {
     let mut kit = Kit::new(&[1]);
     kit.submit(vec![task("a"), task_of("x", &["a", "missing"])], &["x", "a"]);

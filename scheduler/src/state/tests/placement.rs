@@ -143,6 +143,20 @@ fn without_queuing_neighbours_go_to_one_worker() {
 }
 
 #[test]
+fn a_paused_worker_does_not_stop_the_dealing() {
+    let mut kit = Kit::new(&[2; 30]);
+    kit.set_status(30, WorkerStatus::Paused);
+    let names: Vec<String> = (0..29).map(|i| format!("x{i}")).collect();
+    for name in &names {
+        kit.submit(vec![task(name.as_str())], &[name.as_str()]);
+    }
+    let mut workers: Vec<usize> = names.iter().map(|name| kit.worker_of(name)).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    assert_eq!(workers, (1..30).collect::<Vec<_>>());
+}
+
+#[test]
 fn many_idle_workers_are_dealt_to_in_turn() {
     let mut kit = Kit::new(&[2; 30]);
     let names: Vec<String> = (0..30).map(|i| format!("x{i}")).collect();
