@@ -52,7 +52,7 @@ impl State {
             let Some(worker) = self.workers.id(address) else {
                 continue;
             };
-            let status_before = self.workers[worker].status;
+            let status_before = self.status_before_retiring(worker);
             self.worker_status_change(address, WorkerStatus::ClosingGracefully);
             let stimulus_id = self.stimulus_id.clone();
             self.send_worker(worker, WorkerStatusChange { status: WorkerStatus::ClosingGracefully, stimulus_id });
@@ -67,6 +67,17 @@ impl State {
             self.run_retirement_policies();
         }
         self.check_retirements();
+    }
+
+    /// What a worker is to be again if its retirement fails. A worker that only seems to be closing still owes us the
+    /// answer to a roll-back: it would never run again if that were taken for what it was.
+    fn status_before_retiring(&self, worker: WorkerId) -> WorkerStatus {
+        let status = self.workers[worker].status;
+        if status != WorkerStatus::ClosingGracefully {
+            return status;
+        }
+        let mut open = self.retirements.iter().flat_map(|retirement| &retirement.open);
+        open.find(|other| other.worker == worker).map_or(WorkerStatus::Running, |other| other.status_before)
     }
 
     /// The part of the active memory manager's round that empties retiring workers.

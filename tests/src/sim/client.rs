@@ -102,7 +102,8 @@ impl SimClient {
     }
 
     fn set(&mut self, key: &Key, future: Future) {
-        if let Some(slot) = self.futures.get_mut(key) {
+        // A cancelled future stays so, whatever is still under way or reported of its key; only wanting it again helps.
+        if let Some(slot) = self.futures.get_mut(key).filter(|slot| **slot != Future::Cancelled) {
             *slot = future;
         }
     }
