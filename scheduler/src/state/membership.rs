@@ -166,8 +166,9 @@ impl State {
         let (mut recompute, mut lost) = (Vec::new(), Vec::new());
         let held: Vec<TaskId> = self.workers[id].has_what.iter().copied().collect();
         for task in held {
+            let is_actor = self.workers[id].actors.contains(&task);
             self.remove_replica(task, id);
-            if self.workers[id].actors.contains(&task) {
+            if is_actor {
                 self.recommend(task, TaskState::Erred);
             } else if self.tasks[task].who_has.is_empty() {
                 let key = self.tasks[task].key.clone();

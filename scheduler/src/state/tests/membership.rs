@@ -139,6 +139,16 @@ fn an_actor_is_lost_with_its_worker() {
 }
 
 #[test]
+fn what_waits_for_a_lost_actor_errs() {
+    let mut kit = Kit::new(&[1, 1]);
+    let actor = NewTask { actor: true, ..task("counter") };
+    kit.submit(vec![actor, task("other"), task_of("y", &["counter", "other"])], &["y"]);
+    kit.finish("counter");
+    kit.lose(kit.worker_of("counter"));
+    kit.assert_states([("counter", Some(Erred)), ("y", Some(Erred))]);
+}
+
+#[test]
 fn actors_spread_over_workers() {
     let mut kit = Kit::new(&[1, 1, 1]);
     let actor = |key| NewTask { actor: true, ..task_of(key, &["x"]) };

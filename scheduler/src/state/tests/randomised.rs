@@ -436,10 +436,9 @@ impl Cluster {
     }
 }
 
-/// `PROPTEST_CASES`, or few enough for every run.
+/// Half of proptest's default, which `PROPTEST_CASES` sets.
 fn cases() -> u32 {
-    const CASES: u32 = 128;
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES)
+    ProptestConfig::default().cases / 2
 }
 
 proptest! {
