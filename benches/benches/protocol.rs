@@ -71,7 +71,11 @@ fn keys(c: &mut Criterion) {
         b.iter(|| keys.iter().map(|key| key.prefix().len() + usize::from(key.group() == *key)).sum::<usize>());
     });
     group.bench_function("into a set", |b| {
-        b.iter_batched(|| keys.clone(), |keys| keys.into_iter().collect::<std::collections::HashSet<_>>(), BatchSize::SmallInput);
+        b.iter_batched(
+            || keys.clone(),
+            |keys| keys.into_iter().collect::<std::collections::HashSet<_>>(),
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }

@@ -67,7 +67,8 @@ impl Session {
     pub(crate) async fn open(scheduler: Address, id: String, config: &CommConfig) -> Result<Arc<Session>, ClientError> {
         let failed = |source| ClientError::Comm { scheduler: scheduler.clone(), source };
         let mut comm = Comm::connect(&scheduler, config).await.map_err(failed)?;
-        let register = RegisterClient { op: "register-client", client: &id, reply: false, versions: Value::Map(vec![]) };
+        let register =
+            RegisterClient { op: "register-client", client: &id, reply: false, versions: Value::Map(vec![]) };
         comm.send_value(&register).await.map_err(failed)?;
         let greeting = comm.recv().await.map_err(failed)?.decode_stream().map_err(|e| failed(e.into()))?;
         let refused = |reason: String| ClientError::Refused { scheduler: scheduler.clone(), reason };
@@ -189,7 +190,8 @@ impl Session {
     /// One round trip. Keys that nobody held are asked about again and counted as pending.
     async fn fetch(&self, keys: Vec<Key>, handles: &[Handle]) -> Result<Pairs<Key, Value>, TaskError> {
         let keys = Keys(keys);
-        let reply: Result<GatherReply, _> = self.pool.call(&self.scheduler, "gather", &GatherArgs { keys: &keys }).await;
+        let reply: Result<GatherReply, _> =
+            self.pool.call(&self.scheduler, "gather", &GatherArgs { keys: &keys }).await;
         let reply = reply.map_err(|e| TaskError::Fetch { key: keys[0].clone(), reason: e.to_string() })?;
         if reply.status != "OK" {
             for handle in handles.iter().filter(|h| keys.contains(h.key()) && h.status() == Status::Finished) {

@@ -41,4 +41,3 @@ pub mod __private {
     pub use dask_worker::native::{Arg, ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
     pub use inventory;
 }
-

@@ -57,7 +57,9 @@ impl Fixture {
     async fn keys_in_memory(&self) -> usize {
         let info = self.client.scheduler_info().await.expect("answers");
         let Some(Value::Map(workers)) = info.get("workers") else { panic!("identity names workers: {info:?}") };
-        let in_memory = |w: &Value| w.get("metrics").and_then(|m| m.get("task_counts")).and_then(|c| c.get("memory")).and_then(Value::as_i64);
+        let in_memory = |w: &Value| {
+            w.get("metrics").and_then(|m| m.get("task_counts")).and_then(|c| c.get("memory")).and_then(Value::as_i64)
+        };
         workers.iter().map(|(_, w)| usize::try_from(in_memory(w).unwrap_or(0)).expect("a count")).sum()
     }
 }
@@ -131,7 +133,10 @@ async fn errors_carry_their_remote_cause() {
     let text = f.client.submit(unknown).result().await.expect_err("not registered").to_string();
     assert!(text.contains("no_such_task") && text.contains("sleep_ms"), "{text}");
 
-    let wrong = dask::TaskCall::<i64>::new("add", vec![dask::IntoArg::<String>::into_arg("one"), dask::IntoArg::<i64>::into_arg(1)]);
+    let wrong = dask::TaskCall::<i64>::new(
+        "add",
+        vec![dask::IntoArg::<String>::into_arg("one"), dask::IntoArg::<i64>::into_arg(1)],
+    );
     let text = f.client.submit(wrong).result().await.expect_err("a text is no number").to_string();
     assert!(text.contains("i64"), "{text}");
 
@@ -142,7 +147,8 @@ async fn errors_carry_their_remote_cause() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_of_another_type_is_named() {
     let f = Fixture::new(1).await;
-    let text: dask::Future<i64> = f.client.submit(dask::TaskCall::new("shout", vec![dask::IntoArg::<String>::into_arg("x")]));
+    let text: dask::Future<i64> =
+        f.client.submit(dask::TaskCall::new("shout", vec![dask::IntoArg::<String>::into_arg("x")]));
     assert!(matches!(text.result().await, Err(TaskError::Type { expected: "i64", .. })));
     f.end().await;
 }

@@ -76,9 +76,10 @@ fn runner(function: &ItemFn, args: &[Argument], name: &str, fallible: bool) -> T
     let values: Vec<_> = (0..count).map(|i| format_ident!("arg{i}")).collect();
     let owned: Vec<_> = args.iter().map(|a| &a.owned).collect();
     let indices: Vec<_> = (0..count).collect();
-    let passed = args.iter().zip(&values).map(|(arg, value)| {
-        if arg.by_reference { quote!(&*#value) } else { quote!(#value.into_owned()) }
-    });
+    let passed = args
+        .iter()
+        .zip(&values)
+        .map(|(arg, value)| if arg.by_reference { quote!(&*#value) } else { quote!(#value.into_owned()) });
     let finish = if fallible {
         quote! {
             match __run(#(#passed),*) {

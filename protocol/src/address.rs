@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn parts_are_read() {
         let a = Address::normalize("10.0.0.1:8786", None).expect("valid");
-        assert_eq!((a.as_str(), a.scheme(), a.host(), a.port()), ("tcp://10.0.0.1:8786", "tcp", "10.0.0.1", Some(8786)));
+        assert_eq!(
+            (a.as_str(), a.scheme(), a.host(), a.port()),
+            ("tcp://10.0.0.1:8786", "tcp", "10.0.0.1", Some(8786))
+        );
         let b = Address::normalize("tls://[::1]", Some(8786)).expect("valid");
         assert_eq!((b.as_str(), b.host(), b.port()), ("tls://[::1]:8786", "::1", Some(8786)));
         assert!(Address::normalize("host", None).is_err());

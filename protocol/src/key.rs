@@ -147,8 +147,7 @@ fn text_prefix(s: &str) -> String {
         head.trim_matches(|c| matches!(c, '_' | '\'' | '(' | ')' | '"')).to_owned()
     };
     for word in words {
-        let looks_like_token =
-            word.chars().count() == 8 && word.starts_with(|c| ('a'..='f').contains(&c));
+        let looks_like_token = word.chars().count() == 8 && word.starts_with(|c| ('a'..='f').contains(&c));
         let alphabetic = !word.is_empty() && word.chars().all(char::is_alphabetic);
         if !alphabetic || looks_like_token {
             break;

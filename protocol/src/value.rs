@@ -105,7 +105,9 @@ impl Value {
             Value::Str(s) => Some(Key::from(s.as_str())),
             Value::Bin(b) => Some(Key::bytes(b.clone())),
             Value::Array(items) => items.iter().map(Value::to_key).collect::<Option<Vec<_>>>().map(Key::tuple),
-            Value::Nil | Value::Bool(_) | Value::Map(_) | Value::Set(_) | Value::Enum { .. } | Value::Payload(_) => None,
+            Value::Nil | Value::Bool(_) | Value::Map(_) | Value::Set(_) | Value::Enum { .. } | Value::Payload(_) => {
+                None
+            }
         }
     }
 

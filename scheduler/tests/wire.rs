@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{call, call_on, client, connect, in_memory, in_time, message, register, registration, scheduler, send_garbage, worker};
+use common::{
+    call, call_on, client, connect, in_memory, in_time, message, register, registration, scheduler, send_garbage,
+    worker,
+};
 use dask_protocol::message::{ClientReleasesKeys, Keys, SchedulerToClient, SchedulerToWorker};
 use dask_protocol::{Key, Payload, Value};
 
@@ -25,8 +28,7 @@ async fn a_graph_runs_and_its_result_is_relayed_untouched() {
         );
         let keys = Value::from(vec!["x"]);
         let args = [("keys", keys)];
-        let (gathered, ()) =
-            tokio::join!(call(scheduler.address(), "gather", &args), worker.serve_data(&value));
+        let (gathered, ()) = tokio::join!(call(scheduler.address(), "gather", &args), worker.serve_data(&value));
         assert_eq!(gathered.get("status").and_then(Value::as_str), Some("OK"));
         assert_eq!(gathered.get("data").and_then(|data| data.get("x")), Some(&Value::Payload(value)));
 
@@ -113,7 +115,9 @@ async fn an_unknown_operation_is_named_and_the_connection_stays() {
         let mut comm = connect(scheduler.address()).await;
         let answer = call_on(&mut comm, "no_such_thing", &[]).await;
         assert_eq!(answer.get("status").and_then(Value::as_str), Some("uncaught-error"));
-        assert!(answer.get("exception_text").and_then(Value::as_str).is_some_and(|text| text.contains("no_such_thing")));
+        assert!(
+            answer.get("exception_text").and_then(Value::as_str).is_some_and(|text| text.contains("no_such_thing"))
+        );
         let wrong = call_on(&mut comm, "gather", &[("keys", 5_i64.into())]).await;
         assert!(wrong.get("exception_text").and_then(Value::as_str).is_some_and(|text| text.starts_with("TypeError")));
         assert_eq!(call_on(&mut comm, "echo", &[("data", 5_i64.into())]).await, Value::Int(5));
@@ -184,7 +188,11 @@ async fn a_client_that_returns_under_its_id_is_a_new_session() {
         while first.next().await.is_some() {}
         second.submit(&[("y", &[])]).await;
         assert_eq!(worker.finish_next().await, Key::from("y"));
-        assert_eq!(second.find(in_memory).await, Key::from("y"), "the end of the first stream takes nothing from the second");
+        assert_eq!(
+            second.find(in_memory).await,
+            Key::from("y"),
+            "the end of the first stream takes nothing from the second"
+        );
         scheduler.close("test").await;
     })
     .await;

@@ -84,7 +84,8 @@ impl Process {
     /// When it was reaped already.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap_or_else(|e| panic!("{}: cannot be signalled: {e}", self.name));
+        rustix::process::kill_process(pid, signal)
+            .unwrap_or_else(|e| panic!("{}: cannot be signalled: {e}", self.name));
     }
 
     /// Waits for it to end.
@@ -208,7 +209,11 @@ impl Cluster {
             .expect("the environment's python starts");
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{text}");
-        assert!(output.status.success(), "pytest {arguments:?} failed:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "pytest {arguments:?} failed:\n{text}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

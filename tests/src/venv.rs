@@ -45,7 +45,9 @@ pub fn python(target: &Path, mut progress: impl FnMut(&str)) -> io::Result<PathB
 pub fn target_directory() -> io::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let target = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    target.map(Path::to_path_buf).ok_or_else(|| io::Error::other(format!("{} is not under a target directory", exe.display())))
+    target
+        .map(Path::to_path_buf)
+        .ok_or_else(|| io::Error::other(format!("{} is not under a target directory", exe.display())))
 }
 
 fn run(command: &mut Command) -> io::Result<()> {

@@ -26,8 +26,22 @@ fn code_lines(file: &Path) -> Vec<(usize, String)> {
 #[test]
 fn state_machines_are_pure() {
     const FORBIDDEN: &[&str] = &[
-        "tokio", "std::net", "std::fs", "std::io", "std::thread", "std::process", "std::env", "Instant::now",
-        "SystemTime", "rand::rng(", "rand::random", "thread_rng", "HashMap<", "HashSet<", "HashMap::", "HashSet::",
+        "tokio",
+        "std::net",
+        "std::fs",
+        "std::io",
+        "std::thread",
+        "std::process",
+        "std::env",
+        "Instant::now",
+        "SystemTime",
+        "rand::rng(",
+        "rand::random",
+        "thread_rng",
+        "HashMap<",
+        "HashSet<",
+        "HashMap::",
+        "HashSet::",
     ];
     let mut files = Vec::new();
     for role in ["scheduler", "worker"] {

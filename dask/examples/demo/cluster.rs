@@ -33,7 +33,17 @@ impl Cluster {
         cluster.dashboard = cluster.wait_for("dashboard at:")?;
         for n in 0..workers {
             let (address, name) = (cluster.address.clone(), format!("demo-{n}"));
-            let ours = [&*address, "--name", &name, "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"];
+            let ours = [
+                &*address,
+                "--name",
+                &name,
+                "--nthreads",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--dashboard-address",
+                "127.0.0.1:0",
+            ];
             cluster.spawn("worker", &ours, python)?;
         }
         Ok(cluster)

@@ -185,7 +185,11 @@ impl Command<'_> {
     }
 
     /// Starts the worker on the first of its addresses that is free.
-    async fn start_worker(&self, plan: &WorkerPlan, nanny: Option<(Address, OnRegistered)>) -> Result<Worker, StartError> {
+    async fn start_worker(
+        &self,
+        plan: &WorkerPlan,
+        nanny: Option<(Address, OnRegistered)>,
+    ) -> Result<Worker, StartError> {
         let mut options = self.worker_options(plan, nanny)?;
         let (last, others) = plan.listen.split_last().expect("every worker has an address to listen on");
         for address in others {

@@ -53,15 +53,28 @@ pub(crate) enum Node {
     /// A `str` that is not in the pickle but needed to write new nodes.
     Name(&'static Name),
     /// Two `str` nodes.
-    Global { module: NodeId, name: NodeId },
+    Global {
+        module: NodeId,
+        name: NodeId,
+    },
     List,
     Dict,
     Set,
     Tuple(Children),
     FrozenSet(Children),
-    Reduce { function: NodeId, args: NodeId },
-    NewObj { class: NodeId, args: NodeId },
-    NewObjEx { class: NodeId, args: NodeId, kwargs: NodeId },
+    Reduce {
+        function: NodeId,
+        args: NodeId,
+    },
+    NewObj {
+        class: NodeId,
+        args: NodeId,
+    },
+    NewObjEx {
+        class: NodeId,
+        args: NodeId,
+        kwargs: NodeId,
+    },
     /// The old protocols' instance: class, then arguments.
     Obj(Children),
     /// An out-of-band buffer by number.
@@ -83,7 +96,10 @@ pub(crate) enum Effect {
     AddItems(Children),
     Build(NodeId),
     /// A call whose result is dropped: a state setter with the object as its first argument.
-    Call { function: NodeId, args: NodeId },
+    Call {
+        function: NodeId,
+        args: NodeId,
+    },
 }
 
 /// An effect in the circular list of its node's effects.
@@ -92,7 +108,6 @@ struct Link {
     effect: Effect,
     next: u32,
 }
-
 
 /// All nodes of one pickle.
 #[derive(Debug)]

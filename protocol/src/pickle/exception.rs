@@ -78,10 +78,8 @@ impl KilledWorker<'_> {
         out.extend([op::SETITEM, op::BUILD]);
         write_value(&mut out, &PickleValue::Int(i64::from(self.allowed_failures)));
         out.extend([op::TUPLE3, op::REDUCE, op::STOP]);
-        let text = format!(
-            "KilledWorker({:?}, <WorkerState '{}'>, {})",
-            self.task, self.last_worker, self.allowed_failures
-        );
+        let text =
+            format!("KilledWorker({:?}, <WorkerState '{}'>, {})", self.task, self.last_worker, self.allowed_failures);
         PickledException { pickle: out.into(), text }
     }
 }

@@ -85,7 +85,15 @@ impl<'a> Converter<'a> {
         let task_class = global(arena, &TASK_SPEC_NAME, &TASK_NAME);
         let alias_class = global(arena, &TASK_SPEC_NAME, &ALIAS_NAME);
         let data_node_class = global(arena, &TASK_SPEC_NAME, &DATA_NODE_NAME);
-        Ok(Converter { arena, keys, task_class, alias_class, data_node_class, conversions_left, plain: FxHashSet::default() })
+        Ok(Converter {
+            arena,
+            keys,
+            task_class,
+            alias_class,
+            data_node_class,
+            conversions_left,
+            plain: FxHashSet::default(),
+        })
     }
 
     /// The node of one entry of the graph.
@@ -148,7 +156,9 @@ impl<'a> Converter<'a> {
         let Node::Tuple(items) = self.arena.node(value) else { return Ok(None) };
         let Some(&head) = self.arena.children(items).first() else { return Ok(None) };
         let callable = match self.arena.node(head) {
-            Node::Global { .. } => !matches!(self.arena.global(head), Some(("builtins", "Ellipsis" | "NotImplemented"))),
+            Node::Global { .. } => {
+                !matches!(self.arena.global(head), Some(("builtins", "Ellipsis" | "NotImplemented")))
+            }
             Node::Reduce { function, .. } => match self.arena.global(function) {
                 Some(("functools", "partial")) => true,
                 Some((module, "_make_function")) if module.starts_with("cloudpickle") => true,
@@ -264,10 +274,9 @@ impl<'a> Converter<'a> {
                 continue;
             }
             let refers = match self.arena.node(id) {
-                Node::Global { .. } => self
-                    .arena
-                    .global(id)
-                    .is_none_or(|(module, name)| module == TASK_SPEC || name.ends_with("Future")),
+                Node::Global { .. } => {
+                    self.arena.global(id).is_none_or(|(module, name)| module == TASK_SPEC || name.ends_with("Future"))
+                }
                 _ => false,
             };
             if refers {

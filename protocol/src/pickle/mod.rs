@@ -31,8 +31,8 @@ pub use exception::{
     KilledWorker, NoValidWorkerError, NoWorkerError, PickledException, builtin_exception, timeout_error,
     write_exception,
 };
-pub use instance::write_instance;
 pub use graph::{Graph, GraphTask, NodeClass, TaskSpec};
+pub use instance::write_instance;
 pub use intake::{Intake, read_expression, read_task_dict};
 pub use plain::loads_plain;
 pub use value::{Opaque, PickleValue};

@@ -7,7 +7,7 @@ use super::error::PickleError;
 use super::opcode as op;
 use super::reader;
 use super::value::{Opaque, PickleValue};
-use super::writer::{Written, Writer};
+use super::writer::{Writer, Written};
 
 /// Deepest nesting of plain values.
 pub(crate) const PLAIN_DEPTH_MAX: usize = 100;
@@ -177,11 +177,14 @@ mod tests {
         let value = PickleValue::Dict(vec![
             ("tuple".into(), PickleValue::Tuple(vec![1.into(), PickleValue::None, true.into(), 0.5.into()])),
             ("list".into(), PickleValue::List(vec![PickleValue::Int(i64::MIN), PickleValue::UInt(u64::MAX)])),
-            ("sets".into(), PickleValue::Tuple(vec![
-                PickleValue::Set(vec!["a".into()]),
-                PickleValue::FrozenSet(vec![]),
-                PickleValue::Bytes(Bytes::from_static(b"x")),
-            ])),
+            (
+                "sets".into(),
+                PickleValue::Tuple(vec![
+                    PickleValue::Set(vec!["a".into()]),
+                    PickleValue::FrozenSet(vec![]),
+                    PickleValue::Bytes(Bytes::from_static(b"x")),
+                ]),
+            ),
         ]);
         assert_eq!(loads_plain(&dumps_plain(&value), &[]), Ok(value));
     }
@@ -200,7 +203,10 @@ mod tests {
 
     #[test]
     fn integers_beyond_64_bits_are_refused() {
-        assert_eq!(loads(b"\x80\x04\x8a\x09\0\0\0\0\0\0\0\0\x01."), Err(PickleError::unsupported("it holds a number beyond 64 bits")));
+        assert_eq!(
+            loads(b"\x80\x04\x8a\x09\0\0\0\0\0\0\0\0\x01."),
+            Err(PickleError::unsupported("it holds a number beyond 64 bits"))
+        );
     }
 
     #[test]

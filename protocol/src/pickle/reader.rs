@@ -130,7 +130,11 @@ impl Reader<'_> {
 
     fn add(&mut self, node: Node) -> Result<NodeId, PickleError> {
         if self.arena.len() >= NODES_MAX {
-            return Err(PickleError::TooLarge { what: "an object count", actual: self.arena.len() + 1, limit: NODES_MAX });
+            return Err(PickleError::TooLarge {
+                what: "an object count",
+                actual: self.arena.len() + 1,
+                limit: NODES_MAX,
+            });
         }
         Ok(self.arena.add(node))
     }
@@ -331,7 +335,9 @@ impl Reader<'_> {
                 let items = self.pool_to_mark()?;
                 match opcode {
                     op::FROZENSET => self.push(Node::FrozenSet(items)),
-                    op::OBJ if self.arena.children(items).is_empty() => Err(self.cursor.malformed("an object has no class")),
+                    op::OBJ if self.arena.children(items).is_empty() => {
+                        Err(self.cursor.malformed("an object has no class"))
+                    }
                     op::OBJ => self.push(Node::Obj(items)),
                     _ if self.arena.children(items).is_empty() => self.push_id(EMPTY_TUPLE),
                     _ => self.push(Node::Tuple(items)),

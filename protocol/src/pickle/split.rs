@@ -12,7 +12,7 @@ use super::arena::{Arena, Node, NodeId};
 use super::error::PickleError;
 use super::graph::TaskSpec;
 use super::task_node::TASK_SPEC;
-use super::writer::{Written, Writer};
+use super::writer::{Writer, Written};
 
 /// A part goes into a prefix when at least this many tasks have it.
 const SHARING_MIN: u32 = 8;
@@ -178,9 +178,7 @@ impl<'a> CommonParts<'a> {
             return verdict == Verdict::Common;
         }
         let minimum = match self.arena.node(id) {
-            Node::Str(_) | Node::Name(_)
-                if u64::from(tasks) * COMMON_TEXT_FRACTION >= self.task_count as u64 =>
-            {
+            Node::Str(_) | Node::Name(_) if u64::from(tasks) * COMMON_TEXT_FRACTION >= self.task_count as u64 => {
                 COMMON_TEXT_BYTES_MIN
             }
             Node::Reduce { function, .. } if self.is_reference(function) => DATA_BYTES_MIN,

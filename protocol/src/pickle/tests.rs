@@ -165,12 +165,12 @@ impl Comparison<'_> {
             (Node::Buffer(x), Node::Buffer(y)) => {
                 self.buffers[0][x as usize].as_ptr() == self.buffers[1][y as usize].as_ptr()
             }
-            (x, y) if std::mem::discriminant(&x) == std::mem::discriminant(&y) => {
-                !matches!(x, Node::Int(_)) || x == y
-            }
+            (x, y) if std::mem::discriminant(&x) == std::mem::discriminant(&y) => !matches!(x, Node::Int(_)) || x == y,
             _ => false,
         };
-        let kinds = |arena: &Arena, id| arena.effects(id).map(|effect: Effect| std::mem::discriminant(&effect)).collect::<Vec<_>>();
+        let kinds = |arena: &Arena, id| {
+            arena.effects(id).map(|effect: Effect| std::mem::discriminant(&effect)).collect::<Vec<_>>()
+        };
         let mut parts = [Vec::new(), Vec::new()];
         left.push_references(a, &mut parts[0]);
         right.push_references(b, &mut parts[1]);

@@ -106,7 +106,9 @@ impl PickleValue {
             PickleValue::Float(f) => Some(Key::float(*f)),
             PickleValue::Str(s) => Some(Key::from(s.as_str())),
             PickleValue::Bytes(b) => Some(Key::bytes(b.clone())),
-            PickleValue::Tuple(items) => items.iter().map(PickleValue::to_key).collect::<Option<Vec<_>>>().map(Key::tuple),
+            PickleValue::Tuple(items) => {
+                items.iter().map(PickleValue::to_key).collect::<Option<Vec<_>>>().map(Key::tuple)
+            }
             PickleValue::None
             | PickleValue::List(_)
             | PickleValue::Set(_)

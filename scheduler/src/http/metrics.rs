@@ -12,7 +12,12 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
     out.family("clients", "gauge", "Number of clients connected", [(String::new(), snapshot.clients.len())]);
     out.one("client_connections_added", "counter", "Client connections added", snapshot.totals.clients_added);
     out.one("client_connections_removed", "counter", "Client connections removed", snapshot.totals.clients_removed);
-    out.one("desired_workers", "gauge", "Number of workers the scheduler needs for its tasks", snapshot.desired_workers);
+    out.one(
+        "desired_workers",
+        "gauge",
+        "Number of workers the scheduler needs for its tasks",
+        snapshot.desired_workers,
+    );
     let workers = worker_states(snapshot).map(|(state, count)| (label("state", state), count));
     out.family("workers", "gauge", "Number of workers known by the scheduler", workers);
     out.one("workers_added", "counter", "Workers added", snapshot.totals.workers_added);
@@ -49,7 +54,13 @@ impl Exposition {
         self.family(name, kind, help, [(String::new(), value)]);
     }
 
-    fn family<V: Display>(&mut self, name: &str, kind: &str, help: &str, samples: impl IntoIterator<Item = (String, V)>) {
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, V)>,
+    ) {
         let total = if kind == "counter" { "_total" } else { "" };
         let name = format!("dask_scheduler_{name}{total}");
         // Writing to a String cannot fail.

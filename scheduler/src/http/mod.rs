@@ -125,8 +125,17 @@ async fn plots() -> Json<serde_json::Value> {
 }
 
 async fn sitemap() -> Json<serde_json::Value> {
-    let paths = ["/health", "/metrics", "/status", "/workers", "/info/main/workers.html", "/json/counts.json",
-        "/json/identity.json", "/individual-plots.json", "/sitemap.json"];
+    let paths = [
+        "/health",
+        "/metrics",
+        "/status",
+        "/workers",
+        "/info/main/workers.html",
+        "/json/counts.json",
+        "/json/identity.json",
+        "/individual-plots.json",
+        "/sitemap.json",
+    ];
     Json(json!({ "paths": paths }))
 }
 
@@ -154,7 +163,9 @@ fn field_name(name: &Value) -> String {
         None => String::new(),
         Some(key) => match key.as_ref() {
             KeyRef::Str(text) => text.to_owned(),
-            KeyRef::Int(_) | KeyRef::UInt(_) | KeyRef::Float(_) | KeyRef::Bytes(_) | KeyRef::Tuple(_) => key.to_string(),
+            KeyRef::Int(_) | KeyRef::UInt(_) | KeyRef::Float(_) | KeyRef::Bytes(_) | KeyRef::Tuple(_) => {
+                key.to_string()
+            }
         },
     }
 }

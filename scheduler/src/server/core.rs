@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dask_protocol::comm::BatchedSender;
 use dask_protocol::message::{
-    AdjustHeartbeatInterval, CloseStream, CloseWorker, RegisterWorker, SchedulerToClient, SchedulerToWorker, TopicEvent,
-    WorkerToScheduler,
+    AdjustHeartbeatInterval, CloseStream, CloseWorker, RegisterWorker, SchedulerToClient, SchedulerToWorker,
+    TopicEvent, WorkerToScheduler,
 };
 use dask_protocol::{Address, Key, Value};
 use futures::future::BoxFuture;
@@ -18,10 +18,10 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
+use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
 use super::shuffles::Shuffles;
 use super::task_stream::TaskStream;
-use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
-use crate::state::{Seconds, Action, Actions, ClientId, Event, NewWorker, Runtime, State, WorkerHeartbeat};
+use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, Seconds, State, WorkerHeartbeat};
 
 /// How long the events of a peer that left are kept (`distributed.scheduler.events-cleanup-delay`), in seconds.
 const EVENTS_CLEANUP_DELAY: f64 = 3600.0;
@@ -314,7 +314,12 @@ impl Core {
     }
 
     /// The registration reply is written: the worker's stream begins.
-    pub(crate) fn attach_worker(&mut self, address: &Address, session: Session, sender: BatchedSender<SchedulerToWorker>) {
+    pub(crate) fn attach_worker(
+        &mut self,
+        address: &Address,
+        session: Session,
+        sender: BatchedSender<SchedulerToWorker>,
+    ) {
         match self.workers.get_mut(address).filter(|peer| peer.session == session) {
             Some(peer) => peer.outbox.attach(sender),
             None => sender.close(),
@@ -493,12 +498,18 @@ mod tests {
 
     #[test]
     fn heartbeats_spread_with_the_number_of_peers() {
-        assert_eq!([0, 10, 11, 49, 50, 199, 200, 1000].map(heartbeat_interval), [0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0]);
+        assert_eq!(
+            [0, 10, 11, 49, 50, 199, 200, 1000].map(heartbeat_interval),
+            [0.5, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0]
+        );
     }
 
     #[test]
     fn odd_metrics_of_a_worker_are_harmless() {
-        let metrics = Value::map([("memory", Value::Float(f64::NAN)), ("spilled_bytes", Value::map([("disk", (-5_i64).into())]))]);
+        let metrics = Value::map([
+            ("memory", Value::Float(f64::NAN)),
+            ("spilled_bytes", Value::map([("disk", (-5_i64).into())])),
+        ]);
         let heartbeat = heartbeat_of(Address::from("tcp://h:1"), Vec::new(), &metrics);
         assert_eq!((heartbeat.memory, heartbeat.spilled_disk, heartbeat.bandwidth), (0, 0, None));
     }

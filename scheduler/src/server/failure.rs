@@ -81,7 +81,9 @@ impl From<CommError> for Failure {
     fn from(error: CommError) -> Failure {
         match error {
             CommError::Timeout { .. } => Failure::timeout(error.to_string()),
-            CommError::Encode(_) | CommError::Decode(_) | CommError::Remote { .. } => Failure::runtime(error.to_string()),
+            CommError::Encode(_) | CommError::Decode(_) | CommError::Remote { .. } => {
+                Failure::runtime(error.to_string())
+            }
             CommError::Closed { .. }
             | CommError::Connect { .. }
             | CommError::Address { .. }

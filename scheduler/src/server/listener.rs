@@ -60,7 +60,9 @@ async fn connection(server: Arc<Server>, incoming: Incoming) {
 /// One warning for a peer that breaks the protocol, none for one that leaves.
 pub(crate) fn explain_end(peer: &Address, error: &CommError) {
     match error {
-        CommError::Closed { .. } | CommError::Io(_) => debug!(target: "distributed.core", %peer, %error, "connection ended"),
+        CommError::Closed { .. } | CommError::Io(_) => {
+            debug!(target: "distributed.core", %peer, %error, "connection ended")
+        }
         CommError::Decode(_)
         | CommError::Connect { .. }
         | CommError::Address { .. }
@@ -108,7 +110,12 @@ async fn serve_requests(server: Arc<Server>, mut comm: Comm) {
 }
 
 /// Answers one request. `None` when the peer left while it only waited for something.
-async fn answer(server: &Arc<Server>, comm: &mut Comm, request: Request, early: &mut Option<Message>) -> Option<Message> {
+async fn answer(
+    server: &Arc<Server>,
+    comm: &mut Comm,
+    request: Request,
+    early: &mut Option<Message>,
+) -> Option<Message> {
     let op = request.op().to_owned();
     if op == "close" {
         return reply("OK").ok();

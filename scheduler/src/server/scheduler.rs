@@ -25,8 +25,8 @@ use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
 use super::shared::Server;
 use super::{identity, periodic};
-use crate::graph::intake::Intake;
 use crate::graph::helper::HelperOptions;
+use crate::graph::intake::Intake;
 use crate::http;
 use crate::state::State;
 
@@ -72,7 +72,8 @@ impl Scheduler {
             listeners.push(Listener::bind(address, &options.comm).await?);
         }
         let contacts: Vec<Address> = listeners.iter().map(Listener::contact_address).collect();
-        let address = options.contact_address.clone().or_else(|| contacts.first().cloned()).ok_or(StartError::NoAddress)?;
+        let address =
+            options.contact_address.clone().or_else(|| contacts.first().cloned()).ok_or(StartError::NoAddress)?;
         let clock = Clock::start();
         let state = State::new(options.state.clone(), clock.now());
         info!(target: "distributed.scheduler", "State start");
@@ -189,7 +190,9 @@ async fn supervise(server: Arc<Server>, mut driving: JoinHandle<()>, closed: wat
         }
     };
     info!(target: "distributed.scheduler", "Closing scheduler. Reason: {reason}");
-    if let Some(path) = &server.options.scheduler_file && let Err(error) = std::fs::remove_file(path) {
+    if let Some(path) = &server.options.scheduler_file
+        && let Err(error) = std::fs::remove_file(path)
+    {
         warn!(target: "distributed.scheduler", "Could not remove the scheduler file {path:?}: {error}");
     }
     info!(target: "distributed.scheduler", "Scheduler closing all comms");

@@ -106,7 +106,9 @@ impl Core {
     fn create_shuffle_run(&mut self, shuffle_id: &str, key: &Key, worker: &Address) -> Result<Bytes, Inconsistent> {
         let barrier = barrier_key(shuffle_id);
         if self.state.task_state(&barrier).is_none() {
-            return Err(format!("Barrier task with key {barrier:?} does not exist; graph optimization may have renamed it."));
+            return Err(format!(
+                "Barrier task with key {barrier:?} does not exist; graph optimization may have renamed it."
+            ));
         }
         let state = self.state.task_state(key);
         if state != Some(TaskState::Processing) {

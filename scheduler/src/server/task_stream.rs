@@ -126,7 +126,8 @@ mod tests {
     use super::*;
 
     fn finished(i: u32) -> WorkerToScheduler {
-        let start_stop = StartStop { action: "compute".into(), start: f64::from(i), stop: f64::from(i) + 0.5, source: None };
+        let start_stop =
+            StartStop { action: "compute".into(), start: f64::from(i), stop: f64::from(i) + 0.5, source: None };
         WorkerToScheduler::TaskFinished(TaskFinished {
             key: i64::from(i).into(),
             run_id: 0,

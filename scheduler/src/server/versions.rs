@@ -7,7 +7,8 @@ use dask_protocol::Value;
 use super::shared::Server;
 
 /// Packages whose version on the scheduler matters, beside those any two peers must agree on.
-const SCHEDULER_RELEVANT: [&str; 8] = ["python", "dask", "distributed", "cloudpickle", "tornado", "toolz", "lz4", "msgpack"];
+const SCHEDULER_RELEVANT: [&str; 8] =
+    ["python", "dask", "distributed", "cloudpickle", "tornado", "toolz", "lz4", "msgpack"];
 /// Most workers named in one cell of the table.
 const VERSIONS_SHOWN_MAX: usize = 10;
 

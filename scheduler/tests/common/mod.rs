@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dask_protocol::comm::{Comm, CommConfig, CommReader, Listener};
 use dask_protocol::message::{
-    ClientToScheduler, Message, NativeTask, Pairs, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply, SchedulerToClient,
-    SchedulerToWorker, StreamMessage, UpdateNativeGraph, WorkerStatus, WorkerToScheduler,
+    ClientToScheduler, Message, NativeTask, Pairs, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply,
+    SchedulerToClient, SchedulerToWorker, StreamMessage, UpdateNativeGraph, WorkerStatus, WorkerToScheduler,
 };
 use dask_protocol::{Address, Key, Payload, Value};
 use dask_scheduler::{Scheduler, SchedulerOptions};
@@ -81,8 +81,12 @@ impl<In: StreamMessage> Stream<In> {
 /// A client's stream, registered.
 pub async fn client(address: &Address, id: &str) -> Stream<SchedulerToClient> {
     let mut comm = connect(address).await;
-    let register =
-        Value::map([("op", "register-client".into()), ("client", id.into()), ("reply", false.into()), ("versions", Value::Nil)]);
+    let register = Value::map([
+        ("op", "register-client".into()),
+        ("client", id.into()),
+        ("reply", false.into()),
+        ("versions", Value::Nil),
+    ]);
     comm.send_value(&register).await.expect("sends");
     let mut stream = Stream::new(comm);
     assert!(matches!(stream.next().await, Some(SchedulerToClient::StreamStart(_))));

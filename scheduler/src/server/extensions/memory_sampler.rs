@@ -100,7 +100,8 @@ async fn follow(server: Arc<Server>, key: String, client: String, measure: Measu
             _ = ticks.tick() => {}
         }
         let id = client.clone();
-        let sampled = server.driver.run(move |core| core.clients.contains_key(id.as_str()).then(|| sample(core, measure)));
+        let sampled =
+            server.driver.run(move |core| core.clients.contains_key(id.as_str()).then(|| sample(core, measure)));
         match sampled.await {
             Ok(Some(sample)) if samplers.add(&key, sample) => {}
             Ok(Some(_)) => return,

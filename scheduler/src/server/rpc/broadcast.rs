@@ -57,9 +57,9 @@ pub(crate) async fn proxy(server: &Server, request: &Request) -> Reply {
     }
     let Args { msg, worker, serializers } = request.args()?;
     let named = worker.clone();
-    let known = server.driver.run(move |core| {
-        coerce_address(core, &named).filter(|address| core.workers.contains_key(address))
-    });
+    let known = server
+        .driver
+        .run(move |core| coerce_address(core, &named).filter(|address| core.workers.contains_key(address)));
     let Some(address) = known.await? else {
         return Err(Failure::key(worker.as_str().unwrap_or("unknown worker")));
     };

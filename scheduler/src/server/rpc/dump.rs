@@ -30,9 +30,8 @@ pub(crate) async fn dump_state(server: &Arc<Server>, request: &Request) -> Reply
 pub(crate) async fn cluster_state(server: &Arc<Server>, request: &Request) -> Reply {
     let Args { exclude } = request.args()?;
     let everybody = targets(server, Value::Nil, Value::Nil, false).await?;
-    let ask = |op: &str, more: Option<(&'static str, Value)>| {
-        Value::map([("op", Value::from(op))].into_iter().chain(more))
-    };
+    let ask =
+        |op: &str, more: Option<(&'static str, Value)>| Value::map([("op", Value::from(op))].into_iter().chain(more));
     let dump = ask("dump_state", Some(("exclude", exclude.clone())));
     let workers = to_peers(server, everybody.clone(), dump, &Value::Nil, OnError::Return).await?;
     let versions = to_peers(server, everybody, ask("versions", None), &Value::Nil, OnError::Ignore).await?;
@@ -80,7 +79,9 @@ fn state(server: &Server, core: &Core) -> Value {
 fn plain(value: Value) -> Value {
     match value {
         Value::Set(items) | Value::Array(items) => Value::Array(items.into_iter().map(plain).collect()),
-        Value::Map(entries) => Value::Map(entries.into_iter().map(|(name, value)| (plain(name), plain(value))).collect()),
+        Value::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(name, value)| (plain(name), plain(value))).collect())
+        }
         Value::Enum { name, .. } => Value::Str(name),
         Value::Payload(payload) => Value::Str(format!("<{} bytes>", payload.len())),
         other => other,

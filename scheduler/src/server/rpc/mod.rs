@@ -33,7 +33,13 @@ use super::shared::Server;
 pub(super) fn only_waits(op: &str) -> bool {
     matches!(
         op,
-        "event_wait" | "variable_get" | "variable_set" | "queue_get" | "queue_put" | "semaphore_acquire" | "multi_lock_acquire"
+        "event_wait"
+            | "variable_get"
+            | "variable_set"
+            | "queue_get"
+            | "queue_put"
+            | "semaphore_acquire"
+            | "multi_lock_acquire"
     )
 }
 
@@ -41,7 +47,9 @@ pub(super) fn only_waits(op: &str) -> bool {
 pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
     let op = request.op();
     if server.options.blocked_handlers.iter().any(|blocked| blocked == op) {
-        let text = format!("The '{op}' handler has been explicitly disallowed in Scheduler, possibly due to security concerns.");
+        let text = format!(
+            "The '{op}' handler has been explicitly disallowed in Scheduler, possibly due to security concerns."
+        );
         return Err(Failure::value(text));
     }
     match op {
@@ -98,9 +106,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "unregister_nanny_plugin" => plugins::unregister_nanny_plugin(server, &request).await,
         "run_function" => python::run_function(server, &request).await,
         "register_scheduler_plugin" => python::register_scheduler_plugin(server, &request).await,
-        "feed" | "unregister_scheduler_plugin" | "performance_report" => {
-            Err(needs_python(op))
-        }
+        "feed" | "unregister_scheduler_plugin" | "performance_report" => Err(needs_python(op)),
         _ => match extensions::answer(server, &request).await {
             Some(answered) => answered,
             None => Err(unknown(op)),

@@ -28,14 +28,18 @@ pub(crate) async fn call_stack(server: &Server, request: &Request) -> Reply {
     }
     let wanted = match request.args::<Args>()?.keys {
         None => server.driver.run(|core| core.workers.keys().map(|worker| (worker.clone(), None)).collect()).await?,
-        Some(keys) => server.driver.run(move |core| {
-            let mut by_worker: IndexMap<Address, Option<Vec<Key>>> = IndexMap::new();
-            for (key, worker) in running_for(&core.state, keys.0) {
-                by_worker.entry(worker).or_default().get_or_insert_default().push(key);
-            }
-            by_worker
-        })
-        .await?,
+        Some(keys) => {
+            server
+                .driver
+                .run(move |core| {
+                    let mut by_worker: IndexMap<Address, Option<Vec<Key>>> = IndexMap::new();
+                    for (key, worker) in running_for(&core.state, keys.0) {
+                        by_worker.entry(worker).or_default().get_or_insert_default().push(key);
+                    }
+                    by_worker
+                })
+                .await?
+        }
     };
     let calls = wanted.iter().map(|(worker, keys)| async move {
         let stacks = server.pool.call::<_, Value>(worker, "call_stack", &CallStack { keys: keys.as_deref() }).await?;
@@ -120,7 +124,15 @@ fn empty_tree() -> Value {
         ("count", 0_i64.into()),
         ("children", Value::Map(Vec::new())),
         ("identifier", "root".into()),
-        ("description", Value::map([("filename", "".into()), ("name", "".into()), ("line_number", 0_i64.into()), ("line", "".into())])),
+        (
+            "description",
+            Value::map([
+                ("filename", "".into()),
+                ("name", "".into()),
+                ("line_number", 0_i64.into()),
+                ("line", "".into()),
+            ]),
+        ),
     ])
 }
 

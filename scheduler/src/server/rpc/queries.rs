@@ -62,7 +62,9 @@ pub(crate) fn coerce_address(core: &Core, named: &Value) -> Option<Address> {
 pub(crate) fn named_workers(core: &Core, named: &Value) -> Option<Vec<Address>> {
     match named {
         Value::Nil => None,
-        Value::Array(items) | Value::Set(items) => Some(items.iter().filter_map(|one| coerce_address(core, one)).collect()),
+        Value::Array(items) | Value::Set(items) => {
+            Some(items.iter().filter_map(|one| coerce_address(core, one)).collect())
+        }
         one => Some(coerce_address(core, one).into_iter().collect()),
     }
 }

@@ -51,11 +51,8 @@ impl PartialFail {
 /// `replicate`.
 pub(crate) async fn replicate(server: &Server, request: &Request) -> Reply {
     let Args { keys, n, workers, branching_factor, delete } = request.args()?;
-    let workers = if workers.is_nil() {
-        None
-    } else {
-        server.driver.run(move |core| named_workers(core, &workers)).await?
-    };
+    let workers =
+        if workers.is_nil() { None } else { server.driver.run(move |core| named_workers(core, &workers)).await? };
     let factor = branching_factor.unwrap_or(BRANCHING_FACTOR).max(1);
     let missing = replicate_keys(server, keys.0, n, workers, factor, delete).await?;
     if missing.is_empty() { nil() } else { reply(&PartialFail::new(missing)) }
@@ -178,7 +175,12 @@ pub(crate) async fn gather_on_workers(server: &Server, plan: FetchPlan) -> Resul
     Ok(copied)
 }
 
-async fn drop_surplus(server: &Server, holders: &Holders, workers: &IndexSet<Address>, n: usize) -> Result<(), Failure> {
+async fn drop_surplus(
+    server: &Server,
+    holders: &Holders,
+    workers: &IndexSet<Address>,
+    n: usize,
+) -> Result<(), Failure> {
     let mut surplus: IndexMap<Address, Vec<Key>> = IndexMap::new();
     for (key, held) in holders {
         let here: Vec<&Address> = held.iter().filter(|address| workers.contains(*address)).collect();
@@ -202,7 +204,8 @@ pub(crate) async fn free_on_workers(server: &Server, surplus: IndexMap<Address, 
     let calls = surplus.into_iter().map(|(worker, keys)| {
         let stimulus_id = stimulus_id.as_str();
         async move {
-            let freed = server.pool.call::<_, Value>(&worker, "free_keys", &FreeKeys { keys: &keys, stimulus_id }).await;
+            let freed =
+                server.pool.call::<_, Value>(&worker, "free_keys", &FreeKeys { keys: &keys, stimulus_id }).await;
             (worker, keys, freed)
         }
     });

@@ -157,7 +157,8 @@ async fn kill(
     }
     let seconds = patience.as_secs_f64();
     error!(target: "distributed.scheduler", "Workers {stuck:?} did not shut down within {seconds}s; force closing");
-    let text = format!("{}/{} nanny worker(s) did not shut down within {seconds}s: {stuck:?}", stuck.len(), workers.len());
+    let text =
+        format!("{}/{} nanny worker(s) did not shut down within {seconds}s: {stuck:?}", stuck.len(), workers.len());
     remove(server, stuck, stimulus_id).await?;
     if raise { Err(Failure::timeout(text)) } else { Ok(()) }
 }

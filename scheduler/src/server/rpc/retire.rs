@@ -77,7 +77,8 @@ async fn retire(
         (identities, core.retire(workers, remove, close))
     });
     let (identities, done) = asked.await?;
-    let (retired, kept) = done.await.map_err(|_| Failure::runtime("the scheduler closed before the workers retired"))?;
+    let (retired, kept) =
+        done.await.map_err(|_| Failure::runtime("the scheduler closed before the workers retired"))?;
     for worker in &kept {
         warn!(
             target: "distributed.scheduler",

@@ -53,7 +53,8 @@ pub(crate) async fn scatter(server: &Server, request: &Request) -> Reply {
         _ => None,
     };
     if let Some(n) = copies {
-        replicate::replicate_keys(server, keys.clone(), Some(n), Some(targets), replicate::BRANCHING_FACTOR, false).await?;
+        replicate::replicate_keys(server, keys.clone(), Some(n), Some(targets), replicate::BRANCHING_FACTOR, false)
+            .await?;
     }
     let count = keys.len();
     let log = server.driver.run(move |core| {
@@ -84,9 +85,8 @@ async fn running_workers(server: &Server, named: &Value, timeout: &Value) -> Res
         let found = server.driver.run(move |core| {
             let candidates = named_workers(core, &named).unwrap_or_else(|| core.workers.keys().cloned().collect());
             let unknown = candidates.iter().find(|address| core.state.worker(address).is_none()).cloned();
-            let running = |address: &Address| {
-                core.state.worker(address).is_some_and(|view| view.status == WorkerStatus::Running)
-            };
+            let running =
+                |address: &Address| core.state.worker(address).is_some_and(|view| view.status == WorkerStatus::Running);
             (candidates.into_iter().filter(running).collect::<Vec<_>>(), unknown)
         });
         match found.await? {
@@ -119,7 +119,8 @@ async fn send(server: &Server, workers: &[Address], data: Vec<(Key, Value)>) -> 
         shares.entry(&workers[start.wrapping_add(i) % workers.len()]).or_default().push(entry);
     }
     let calls = shares.into_iter().map(|(worker, share)| async move {
-        let updated: WorkerUpdated = server.pool.call(worker, "update_data", &WorkerUpdate { data: Pairs(share) }).await?;
+        let updated: WorkerUpdated =
+            server.pool.call(worker, "update_data", &WorkerUpdate { data: Pairs(share) }).await?;
         Ok::<_, Failure>((worker, updated.nbytes))
     });
     let mut placed = Placed::new();

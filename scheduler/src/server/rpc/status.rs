@@ -15,7 +15,9 @@ pub(crate) async fn subscribe(server: Arc<Server>, mut comm: Comm, request: Requ
     let peer = comm.peer().clone();
     let shared = Arc::clone(&server);
     let Ok(identity) = server.driver.run(move |core| identity::scheduler(&shared, core, -1)).await else { return };
-    if request.reply && let Err(error) = comm.send_value(&without_metrics(identity)).await {
+    if request.reply
+        && let Err(error) = comm.send_value(&without_metrics(identity)).await
+    {
         return explain_end(&peer, &error);
     }
     let (mut reader, writer) = comm.split();
