@@ -38,7 +38,10 @@ pub struct TlsFiles {
 
 /// Called once the scheduler has accepted a worker, before anything else is told: with its address and its directory.
 #[derive(Clone)]
-pub struct OnRegistered(pub Arc<dyn Fn(&Address, &Path) + Send + Sync>);
+pub struct OnRegistered(pub Arc<RegistrationListener>);
+
+/// A function of a worker's address and directory.
+pub type RegistrationListener = dyn Fn(&Address, &Path) + Send + Sync;
 
 impl fmt::Debug for OnRegistered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -138,6 +138,7 @@ macro_rules! stream {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         #[serde(tag = "op")]
+        #[allow(clippy::large_enum_variant, reason = "the large ones are the frequent ones; boxes would cost each of them")]
         pub enum $name {
             $($(#[$vmeta])* #[serde(rename = $op)] $variant($variant)),+
         }

@@ -165,10 +165,10 @@ impl World {
             Step::Disconnect(client) => self.disconnect(*client),
             Step::Submit { client, tasks, wants } => {
                 let now = self.now;
-                self.from_client(*client, |c| c.submit(now, tasks, wants));
+                self.act_as_client(*client, |c| c.submit(now, tasks, wants));
             }
-            Step::Release { client, keys } => self.from_client(*client, |c| c.release(keys)),
-            Step::Cancel { client, keys, force } => self.from_client(*client, |c| c.cancel(keys, *force)),
+            Step::Release { client, keys } => self.act_as_client(*client, |c| c.release(keys)),
+            Step::Cancel { client, keys, force } => self.act_as_client(*client, |c| c.cancel(keys, *force)),
             Step::Retry { client, keys } => self.retry(*client, keys),
             Step::Scatter { worker, data } => self.scatter(*worker, data),
             Step::Scattered { client, worker, data } => self.scattered(*client, *worker, data),
@@ -250,7 +250,7 @@ impl World {
                 self.with_worker(no, |worker, now| worker.scheduler(now, message));
             }
             (Link::ToWorker(no), Message::End) => self.kill(no, usize::MAX),
-            (Link::FromWorker(no), Message::FromWorker(message)) => self.from_worker(no, message),
+            (Link::FromWorker(no), Message::FromWorker(message)) => self.handle_worker_message(no, message),
             (Link::FromWorker(no), Message::End) => self.stream_ended(no),
             (Link::ToClient(no), Message::ToClient(message)) => self.clients[no as usize].hear(message),
             (Link::FromClient(_), Message::FromClient(event)) => self.tell_scheduler(event),
@@ -258,7 +258,7 @@ impl World {
         }
     }
 
-    fn from_worker(&mut self, no: WorkerNo, message: WorkerToScheduler) {
+    fn handle_worker_message(&mut self, no: WorkerNo, message: WorkerToScheduler) {
         let Some(worker) = self.address_of(no) else { return };
         self.tell_scheduler(sched::Event::WorkerMessage { worker, message });
     }
@@ -440,7 +440,7 @@ impl World {
         }
     }
 
-    fn from_client(&mut self, no: ClientNo, f: impl FnOnce(&mut SimClient) -> Vec<sched::Event>) {
+    fn act_as_client(&mut self, no: ClientNo, f: impl FnOnce(&mut SimClient) -> Vec<sched::Event>) {
         let client = &mut self.clients[no as usize];
         if client.connected {
             for event in f(client) {
