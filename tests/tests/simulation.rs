@@ -6,9 +6,8 @@ use dask_tests::sim::run::{Recording, replay, run_seed};
 const SEEDS: u64 = 120;
 
 fn all_rules_are_kept(seeds: std::ops::Range<u64>) {
-    let broken: Vec<String> = seeds
-        .filter_map(|seed| Some(format!("seed {seed}: {}", run_seed(seed, false).failure?)))
-        .collect();
+    let broken: Vec<String> =
+        seeds.filter_map(|seed| Some(format!("seed {seed}: {}", run_seed(seed, false).failure?))).collect();
     assert!(broken.is_empty(), "look closer with `--bin sim -- --seed N --trace`:\n{}", broken.join("\n"));
 }
 

@@ -95,7 +95,8 @@ fn save(options: &Options, report: &Report) {
     let failure = report.failure.clone().unwrap_or_default();
     let recording = if options.no_shrink { report.recording.clone() } else { shrink(&report.recording, &failure) };
     let path = options.out.join(format!("sim-{}.json", recording.case.seed));
-    let mut text = format!("{{\"case\":{},\n\"steps\":[\n", serde_json::to_string(&recording.case).expect("plain data"));
+    let mut text =
+        format!("{{\"case\":{},\n\"steps\":[\n", serde_json::to_string(&recording.case).expect("plain data"));
     let lines: Vec<String> = recording.steps.iter().map(|s| serde_json::to_string(s).expect("plain data")).collect();
     text.push_str(&lines.join(",\n"));
     text.push_str("\n]}\n");

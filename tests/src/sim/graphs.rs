@@ -87,7 +87,10 @@ fn shape(graph: u32, size: u32) -> Vec<TaskDef> {
             (0..width * 3)
                 .map(|n| {
                     let below = (n / width).checked_sub(1).map(|layer| (0..width).map(move |i| layer * width + i));
-                    task(format!("g4w{width}-{n}"), below.into_iter().flatten().map(|n| format!("g4w{width}-{n}")).collect())
+                    task(
+                        format!("g4w{width}-{n}"),
+                        below.into_iter().flatten().map(|n| format!("g4w{width}-{n}")).collect(),
+                    )
                 })
                 .collect()
         }

@@ -77,8 +77,7 @@ impl Mix {
     fn draw(rng: &mut SmallRng) -> Mix {
         let latency = [0.001, 0.01, 0.05, 0.3][rng.random_range(0..4)];
         let mut often = |p: f64| rng.random_bool(p);
-        let extras =
-            Extras { annotations: often(0.5), hosts: often(0.3), gpus: often(0.3), actors: often(0.15) };
+        let extras = Extras { annotations: often(0.5), hosts: often(0.3), gpus: often(0.3), actors: often(0.15) };
         Mix {
             latency,
             stalls: often(0.4),
@@ -242,7 +241,9 @@ impl Plan {
                 self.arrives.insert(link, at);
                 self.put(at, Planned::Step(Step::Deliver(link)));
             }
-            Effect::Started { worker, key, run, interrupted } => self.plan_finish(now, worker, key.to_string(), run, interrupted),
+            Effect::Started { worker, key, run, interrupted } => {
+                self.plan_finish(now, worker, key.to_string(), run, interrupted)
+            }
             Effect::Asked { to, from } => {
                 let busy = self.wild && self.mix.busy && self.chance(0.3);
                 let at = now + self.spread(self.mix.latency);

@@ -10,7 +10,8 @@ const REPLAYS_MAX: usize = 400;
 
 /// The rule a text speaks of: its words without names and numbers.
 fn rule(text: &str) -> String {
-    let words = text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit() || c == '"' || c == '\''));
+    let words =
+        text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit() || c == '"' || c == '\''));
     words.collect::<Vec<_>>().join(" ").chars().take(SAME_FAILURE_CHARS).collect()
 }
 

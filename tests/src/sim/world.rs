@@ -211,8 +211,11 @@ impl World {
                 self.note(|| format!("  story {row:?}"));
             }
             for (no, worker) in &self.workers {
-                let rows: Vec<String> =
-                    worker.state.story(std::slice::from_ref(&key), &[]).map(|row| format!("  worker {no} {row:?}")).collect();
+                let rows: Vec<String> = worker
+                    .state
+                    .story(std::slice::from_ref(&key), &[])
+                    .map(|row| format!("  worker {no} {row:?}"))
+                    .collect();
                 if let Some(trace) = &mut self.trace {
                     trace.push_str(&rows.join("\n"));
                     trace.push('\n');
@@ -317,7 +320,9 @@ impl World {
                     self.violate(format!("removed a worker that is not registered: {worker:?}"));
                 }
             }
-            sched::Action::WorkersRetired { .. } | sched::Action::ShuffleEnded { .. } | sched::Action::LogEvent { .. } => {}
+            sched::Action::WorkersRetired { .. }
+            | sched::Action::ShuffleEnded { .. }
+            | sched::Action::LogEvent { .. } => {}
         }
     }
 
