@@ -3,7 +3,7 @@
 //! Python programs use it through `dask-scheduler` and `dask-worker` ([`cli`]) and the client they have. Rust programs
 //! read [`task`] and [`LocalCluster`] first:
 //!
-//! ```
+//! ```standalone_crate
 //! #[dask::task]
 //! fn add(a: i64, b: i64) -> i64 {
 //!     a + b
