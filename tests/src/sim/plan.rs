@@ -213,8 +213,8 @@ impl Plan {
 
     /// Keeps a step for later that was drawn and has not happened.
     pub fn put_back(&mut self, at: f64, step: Step) {
-        // Times at which a state wants to be called are asked for anew.
-        if !matches!(step, Step::SchedulerTimeout | Step::WorkerTimeout(_)) {
+        // Times at which a state wants to be called are asked for anew, and trouble is over.
+        if !matches!(step, Step::SchedulerTimeout | Step::WorkerTimeout(_) | Step::Pause(_)) {
             self.put(at, Planned::Step(step));
         }
     }

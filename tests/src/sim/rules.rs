@@ -60,11 +60,13 @@ impl World {
         for client in self.clients.iter().filter(|c| c.connected) {
             for (key, future) in &client.futures {
                 let state = self.scheduler.task_state(key);
+                // News of a key's former life may come after its new one began, and stand until there are others.
+                let unable = matches!(state, Some(TaskState::NoWorker | TaskState::Waiting));
                 let kept = match future {
                     Future::Cancelled => true,
-                    Future::Finished => state == Some(TaskState::Memory),
-                    Future::Erred => state == Some(TaskState::Erred) && self.scheduler.error(key).is_some(),
-                    Future::Pending => matches!(state, Some(TaskState::NoWorker | TaskState::Waiting)),
+                    Future::Finished => unable || state == Some(TaskState::Memory),
+                    Future::Erred => unable || self.scheduler.error(key).is_some() && state == Some(TaskState::Erred),
+                    Future::Pending => unable,
                 };
                 if !kept {
                     let state = state.map(TaskState::name);

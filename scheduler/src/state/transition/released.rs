@@ -27,7 +27,11 @@ impl State {
             self.recommend(id, TaskState::Forgotten);
             return;
         }
-        if !self.is_awaited(id) || self.blame_erred_dependency(id) {
+        if !self.is_awaited(id) {
+            self.tasks[id].waiters.clear();
+            return;
+        }
+        if self.blame_erred_dependency(id) {
             return;
         }
         self.set_state(id, TaskState::Waiting);
