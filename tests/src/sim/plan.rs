@@ -211,11 +211,34 @@ impl Plan {
         })
     }
 
-    /// Keeps a step for later that was drawn and has not happened.
+    /// Keeps a step for later that was drawn and has not happened, unless it is trouble, or a client that acts.
     pub fn put_back(&mut self, at: f64, step: Step) {
-        // Times at which a state wants to be called are asked for anew, and trouble is over.
-        if !matches!(step, Step::SchedulerTimeout | Step::WorkerTimeout(_) | Step::Pause(_)) {
-            self.put(at, Planned::Step(step));
+        match step {
+            Step::Deliver(_)
+            | Step::Finish { .. }
+            | Step::Secede { .. }
+            | Step::Serve { .. }
+            | Step::Arrive { .. }
+            | Step::Start { .. }
+            | Step::Unpause(_)
+            | Step::Heartbeat(_)
+            | Step::Connect(_)
+            | Step::Scattered { .. } => self.put(at, Planned::Step(step)),
+            // Asked for anew.
+            Step::SchedulerTimeout | Step::WorkerTimeout(_) => {}
+            Step::Kill { .. }
+            | Step::Cut { .. }
+            | Step::ExecutorDies { .. }
+            | Step::Pause(_)
+            | Step::Disconnect(_)
+            | Step::Submit { .. }
+            | Step::Release { .. }
+            | Step::Cancel { .. }
+            | Step::Retry { .. }
+            | Step::Scatter { .. }
+            | Step::Retire { .. }
+            | Step::Remove(_)
+            | Step::Restart => {}
         }
     }
 

@@ -28,8 +28,11 @@ impl State {
     pub(super) fn transition_processing(&mut self, id: TaskId, finish: TaskState) -> Direct {
         match finish {
             TaskState::Released => self.transition_processing_released(id),
+            // Not by its own fault: an actor it reads was lost. Its worker would wait for that for ever.
             TaskState::Erred => {
-                self.exit_processing(id);
+                if let Some(worker) = self.exit_processing(id) {
+                    self.send_free_key(worker, id);
+                }
                 self.propagate_erred(id, None);
             }
             // Only a worker's word brings a task from here to memory: see `transition_processing_memory`.
