@@ -7,4 +7,5 @@ mod membership;
 mod placement;
 mod randomised;
 mod replicas;
+mod simulated;
 mod stealing;

@@ -1,0 +1,81 @@
+//! Faults that simulated clusters brought up, each in its smallest form.
+
+use super::super::TaskState::{Erred, NoWorker, Processing};
+use super::super::testing::{Kit, address, annotated, release_worker_data, task, task_of};
+use super::super::{Event, NewTask};
+use dask_protocol::message::{SchedulerToWorker, WorkerStatus};
+
+fn actor(key: &str) -> NewTask {
+    NewTask { actor: true, ..task(key) }
+}
+
+#[test]
+fn what_only_a_colliding_definition_reads_is_not_taken_in() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![task("x")], &["x"]);
+    kit.submit(vec![task("b"), task_of("x", &["b"])], &["x"]);
+    kit.assert_states([("x", Some(Processing)), ("b", None)]);
+    kit.release(&["x"]);
+    assert_eq!(kit.state.task_count(), 0);
+}
+
+#[test]
+fn loose_restrictions_do_not_loosen_resources() {
+    let mut kit = Kit::new(&[1]);
+    let picky = annotated(task("x"), |a| {
+        a.workers = vec!["10.9.9.9".to_owned()];
+        a.allow_other_workers = true;
+        a.resources = vec![("GPU".to_owned(), 1.0)];
+    });
+    kit.submit(vec![picky], &["x"]);
+    kit.assert_states([("x", Some(NoWorker))]);
+}
+
+#[test]
+fn actor_whose_worker_lost_it_leaves_nothing_behind() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![actor("a")], &["a"]);
+    kit.finish("a");
+    kit.say(1, release_worker_data("a"));
+    kit.assert_states([("a", Some(Erred))]);
+    kit.release(&["a"]);
+    assert_eq!(kit.state.task_count(), 0);
+}
+
+#[test]
+fn task_erred_by_the_loss_of_an_actor_is_freed_on_its_worker() {
+    let mut kit = Kit::new(&[1, 1]);
+    kit.submit(vec![actor("a")], &["a"]);
+    kit.finish("a");
+    let lost = kit.worker_of("a");
+    let other = 3 - lost;
+    let reader = annotated(task_of("y", &["a"]), |a| a.workers = vec![address(other).as_str().to_owned()]);
+    kit.submit(vec![reader], &["y"]);
+    assert_eq!(kit.worker_of("y"), other);
+    kit.lose(lost);
+    kit.assert_states([("a", Some(Erred)), ("y", Some(Erred))]);
+    assert!(kit.worker_ops(other).contains(&"free-keys"));
+}
+
+#[test]
+fn worker_retired_twice_in_vain_runs_again() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![task("x")], &["x"]);
+    kit.finish("x");
+    let retire = || Event::RetireWorkers {
+        workers: vec![address(1)],
+        remove: true,
+        close: true,
+        token: 1,
+        stimulus_id: "retire-workers".into(),
+    };
+    kit.handle(retire());
+    // The answer to the first request comes; the one to its roll-back is still under way.
+    kit.set_status(1, WorkerStatus::ClosingGracefully);
+    kit.handle(retire());
+    let told = kit.to_worker(1).into_iter().filter_map(|message| match message {
+        SchedulerToWorker::WorkerStatusChange(change) => Some(change.status),
+        _ => None,
+    });
+    assert_eq!(told.last(), Some(WorkerStatus::Running));
+}
