@@ -84,7 +84,9 @@ impl State {
             return false;
         }
         let cause = task.failure.as_ref().and_then(|failure| self.tasks.id(&failure.cause));
-        task.has_lost_dependencies || cause.is_none_or(|cause| !pending(&self.tasks[cause]))
+        // Only a cause that is still to be retried will take its dependents along; one that ran again long ago will not.
+        let retried = |cause: TaskId| self.tasks[cause].state == TaskState::Erred && pending(&self.tasks[cause]);
+        task.has_lost_dependencies || !cause.is_some_and(retried)
     }
 
     fn transition_released_erred(&mut self, id: TaskId) {
@@ -97,6 +99,13 @@ impl State {
             }
         }
         self.set_state(id, TaskState::Erred);
+        // It may come from processing, about to wait again.
+        for position in 0..self.tasks[id].dependencies.len() {
+            let dep = self.tasks[id].dependencies.at(position);
+            if self.tasks[dep].waiters.contains(id) {
+                self.stop_waiting_for(id, dep);
+            }
+        }
         self.tasks[id].waiters.clear();
         self.tell_wanters_erred(id, &failure);
     }
