@@ -155,7 +155,10 @@ impl World {
             Step::Kill { worker, kept } => self.kill(*worker, *kept),
             Step::Cut { worker } => self.cut(*worker),
             Step::ExecutorDies { worker, lost } => {
-                let lost: Vec<Key> = lost.iter().map(|k| k.as_str().into()).collect();
+                // Scattered values are spared until the scheduler knows of them: dask's protocol has no way to tell it
+                // that they are lost by the time it hears of them.
+                let known = |key: &Key| self.scheduler.task_state(key).is_some();
+                let lost: Vec<Key> = lost.iter().map(|k| k.as_str().into()).filter(known).collect();
                 self.with_worker(*worker, |w, now| w.executor_dies(now, &lost));
             }
             Step::Pause(worker) => self.with_worker(*worker, |w, now| w.set_paused(now, true)),
@@ -480,8 +483,13 @@ impl World {
         if client.connected {
             client.want(data.iter().map(|(key, _, _)| key));
         }
-        let (client, stimulus_id) = (Some(client.id.clone()), self.stimulus("scatter"));
-        self.tell_scheduler(sched::Event::UpdateData { data, client, stimulus_id });
+        // A client that left meanwhile is nobody to want them; the shell knows and frees the values at once.
+        let (connected, id, stimulus_id) = (client.connected, client.id.clone(), self.stimulus("scatter"));
+        let keys: Vec<Key> = data.iter().map(|(key, _, _)| key.clone()).collect();
+        self.tell_scheduler(sched::Event::UpdateData { data, client: Some(id.clone()), stimulus_id });
+        if !connected {
+            self.tell_scheduler(sched::Event::ClientReleasesKeys { client: id, keys });
+        }
     }
 
     fn retire(&mut self, workers: &[WorkerNo]) {

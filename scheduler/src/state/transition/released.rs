@@ -84,8 +84,8 @@ impl State {
             return false;
         }
         let cause = task.failure.as_ref().and_then(|failure| self.tasks.id(&failure.cause));
-        // Only a cause that is still to be retried will take its dependents along; one that ran again long ago will not.
-        let retried = |cause: TaskId| self.tasks[cause].state == TaskState::Erred && pending(&self.tasks[cause]);
+        // A cause that has succeeded since will not take its dependents along any more.
+        let retried = |cause: TaskId| self.tasks[cause].state != TaskState::Memory && pending(&self.tasks[cause]);
         task.has_lost_dependencies || !cause.is_some_and(retried)
     }
 
