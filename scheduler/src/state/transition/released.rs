@@ -4,7 +4,7 @@ use dask_protocol::message::{CancelledKeys, Keys};
 
 use super::super::State;
 use super::super::ids::TaskId;
-use super::super::task::{Task, TaskState};
+use super::super::task::TaskState;
 use super::Direct;
 
 impl State {
@@ -78,14 +78,17 @@ impl State {
 
     /// Whether a task is erred and neither it nor the task that raised is being retried.
     fn stays_erred(&self, id: TaskId) -> bool {
-        let pending = |task: &Task| task.state != TaskState::Erred || task.recommended.is_some();
         let task = &self.tasks[id];
-        if pending(task) {
+        if task.state != TaskState::Erred || task.recommended.is_some() {
             return false;
         }
         let cause = task.failure.as_ref().and_then(|failure| self.tasks.id(&failure.cause));
         // A cause that has succeeded since will not take its dependents along any more.
-        let retried = |cause: TaskId| self.tasks[cause].state != TaskState::Memory && pending(&self.tasks[cause]);
+        let retried = |cause: TaskId| match self.tasks[cause].state {
+            TaskState::Erred | TaskState::Released => self.tasks[cause].recommended.is_some(),
+            TaskState::Waiting | TaskState::NoWorker | TaskState::Queued | TaskState::Processing => true,
+            TaskState::Memory | TaskState::Forgotten => false,
+        };
         task.has_lost_dependencies || !cause.is_some_and(retried)
     }
 
