@@ -9,6 +9,7 @@ use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, NONE, Name, Node, NodeId};
 use super::error::PickleError;
+use super::map_expr::is_reference_class;
 use super::task_node::{TASK_SPEC, TaskReader};
 use crate::key::Key;
 
@@ -273,13 +274,7 @@ impl<'a> Converter<'a> {
             if !self.plain.insert(id) {
                 continue;
             }
-            let refers = match self.arena.node(id) {
-                Node::Global { .. } => {
-                    self.arena.global(id).is_none_or(|(module, name)| module == TASK_SPEC || name.ends_with("Future"))
-                }
-                _ => false,
-            };
-            if refers {
+            if is_reference_class(self.arena, id) {
                 return Err(PickleError::unsupported("a value of its graph holds a future or a node"));
             }
             self.arena.push_references(id, &mut stack);

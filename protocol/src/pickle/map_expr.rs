@@ -230,7 +230,7 @@ fn global(arena: &mut Arena, name: &'static Name) -> NodeId {
 }
 
 /// Whether a node names a class of graph nodes or futures, or one that cannot be told.
-fn is_reference_class(arena: &Arena, id: NodeId) -> bool {
+pub(super) fn is_reference_class(arena: &Arena, id: NodeId) -> bool {
     if !matches!(arena.node(id), Node::Global { .. }) {
         return false;
     }
