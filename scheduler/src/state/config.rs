@@ -13,9 +13,43 @@ pub enum MemoryMeasure {
     Managed,
 }
 
+/// How tasks are placed and held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// As dask.distributed 2026.8.0 decides.
+    #[default]
+    Upstream,
+    /// Root-ish tasks that are used together stay together, and are held back from busy workers all the same.
+    Native,
+}
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: [Policy; 2] = [Policy::Upstream, Policy::Native];
+
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Upstream => "upstream",
+            Policy::Native => "native",
+        }
+    }
+}
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Policy, String> {
+        let found = Policy::ALL.into_iter().find(|policy| policy.name() == name);
+        found.ok_or_else(|| format!("{name:?} is no policy; there are upstream and native"))
+    }
+}
+
 /// Settings of [`super::State`]; the default is dask's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Who decides where tasks run and how long they wait (an addition to dask's settings).
+    pub policy: Policy,
     /// Unexpected losses of workers that a task may be part of (`allowed-failures`).
     pub allowed_failures: u32,
     /// Bytes per second between workers, until they report what they measure (`bandwidth`).
@@ -61,6 +95,7 @@ impl Default for Config {
         const ONE_MICROSECOND: Seconds = 1e-6;
         let fast = ["rechunk-split", "split-shuffle", "split-taskshuffle", "split-stage"];
         Config {
+            policy: Policy::default(),
             allowed_failures: 3,
             bandwidth: 100_000_000.0,
             default_data_size: 1024,

@@ -55,7 +55,7 @@ use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, Stimul
 
 pub use action::{Action, Actions};
 pub use client::FIRE_AND_FORGET;
-pub use config::{Config, MemoryMeasure};
+pub use config::{Config, MemoryMeasure, Policy};
 pub use event::*;
 pub use group::StateCounts;
 pub use queries::{ErredTask, PrefixView, TaskView, WorkerView};
