@@ -1,8 +1,8 @@
 //! Faults that simulated clusters brought up, each in its smallest form.
 
-use super::super::TaskState::{Erred, NoWorker, Processing};
+use super::super::TaskState::{Erred, NoWorker, Processing, Queued, Waiting};
 use super::super::testing::{Kit, address, annotated, release_worker_data, task, task_of};
-use super::super::{Event, NewTask};
+use super::super::{Config, Event, NewTask};
 use dask_protocol::message::{SchedulerToWorker, WorkerStatus};
 
 fn actor(key: &str) -> NewTask {
@@ -78,4 +78,20 @@ fn worker_retired_twice_in_vain_runs_again() {
         _ => None,
     });
     assert_eq!(told.last(), Some(WorkerStatus::Running));
+}
+
+#[test]
+fn task_that_was_to_err_but_is_retried_first_keeps_its_waiters() {
+    let config = Config { allowed_failures: 0, ..Config::default() };
+    let mut kit = Kit::with(config, &[1]);
+    let actor = NewTask { actor: true, ..task_of("a", &["r"]) };
+    kit.submit(vec![task("r"), actor, task_of("b", &["r"])], &["a", "b"]);
+    for key in ["r", "b", "a"] {
+        kit.finish(key);
+    }
+    kit.submit(vec![task_of("x", &["r"]), task_of("w", &["x", "b"])], &["w"]);
+    kit.assert_states([("r", Some(Processing)), ("x", Some(Waiting)), ("w", Some(Waiting))]);
+    // Its death errs `r`, and the loss of the actor has `r` made again in the same round.
+    kit.lose(1);
+    kit.assert_states([("r", Some(Queued)), ("x", Some(Waiting)), ("w", Some(Waiting))]);
 }

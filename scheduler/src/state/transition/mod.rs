@@ -41,6 +41,10 @@ impl State {
         while let Some(id) = self.recommendations.pop() {
             // A forgotten task may still be on the stack.
             if let Some(finish) = self.tasks.get_mut(id).and_then(|task| task.recommended.take()) {
+                if finish != TaskState::Erred {
+                    // It was to err, and something recommended since overrides that.
+                    self.drop_stale_failure(id);
+                }
                 self.transition(id, finish);
                 self.drop_stale_failure(id);
             }
