@@ -141,9 +141,25 @@ impl State {
         }
         self.transitions();
         if let Some(client) = client {
-            self.client_desires_keys(&client, &keys);
+            if self.clients.slot(&client).is_some() {
+                self.client_desires_keys(&client, &keys);
+            } else {
+                self.release_unneeded(&client, &keys);
+            }
         }
         self.queue_slots_maybe_opened();
+    }
+
+    /// Lets go of what a client scattered and left before it arrived. Upstream makes the client up again, as one that
+    /// never leaves.
+    fn release_unneeded(&mut self, client: &ClientId, keys: &[Key]) {
+        tracing::info!(%client, keys = keys.len(), "client left before what it scattered arrived");
+        for id in keys.iter().filter_map(|key| self.tasks.id(key)).collect::<Vec<_>>() {
+            if self.tasks[id].is_unneeded() {
+                self.recommend(id, TaskState::Released);
+            }
+        }
+        self.transitions();
     }
 
     fn take_in_data(&mut self, key: &Key, holders: &[WorkerId], nbytes: i64) {

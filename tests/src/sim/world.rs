@@ -483,13 +483,8 @@ impl World {
         if client.connected {
             client.want(data.iter().map(|(key, _, _)| key));
         }
-        // A client that left meanwhile is nobody to want them; the shell knows and frees the values at once.
-        let (connected, id, stimulus_id) = (client.connected, client.id.clone(), self.stimulus("scatter"));
-        let keys: Vec<Key> = data.iter().map(|(key, _, _)| key.clone()).collect();
-        self.tell_scheduler(sched::Event::UpdateData { data, client: Some(id.clone()), stimulus_id });
-        if !connected {
-            self.tell_scheduler(sched::Event::ClientReleasesKeys { client: id, keys });
-        }
+        let (client, stimulus_id) = (Some(client.id.clone()), self.stimulus("scatter"));
+        self.tell_scheduler(sched::Event::UpdateData { data, client, stimulus_id });
     }
 
     fn retire(&mut self, workers: &[WorkerNo]) {

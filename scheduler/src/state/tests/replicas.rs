@@ -95,3 +95,12 @@ fn sizes_follow_results() {
     kit.handle(Event::UpdateData { data, client: None, stimulus_id: "update-data".into() });
     assert!(kit.state.workers().all(|worker| worker.nbytes == 300));
 }
+
+#[test]
+fn what_a_departed_client_scattered_is_let_go_of() {
+    let mut kit = Kit::new(&[1]);
+    let data = vec![("x".into(), vec![address(1)], 8)];
+    kit.handle(Event::UpdateData { data, client: Some("Client-gone".into()), stimulus_id: "scatter".into() });
+    assert_eq!(kit.state.task_count(), 0);
+    assert_eq!(kit.worker_ops(1), ["free-keys"]);
+}
