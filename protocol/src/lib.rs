@@ -10,6 +10,7 @@ pub mod compression;
 pub mod error;
 pub mod frame;
 pub mod key;
+mod key_text;
 pub mod logs;
 pub mod message;
 pub mod nanny_link;

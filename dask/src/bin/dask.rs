@@ -1,4 +1,5 @@
-//! The command `dask`, as upstream's front for the other two: `dask scheduler ...`, `dask worker ...`.
+//! The command `dask`, as upstream's front for the other two: `dask scheduler ...`, `dask worker ...`. `dask explain` is
+//! ours.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ fn main() -> ExitCode {
     match command.to_str() {
         Some("scheduler") => dask::cli::scheduler::main(rest("dask-scheduler")),
         Some("worker") => dask::cli::worker::main(rest("dask-worker"), &["worker"]),
+        Some("explain") => dask::cli::explain::main(rest("dask explain")),
         Some("--version") => {
             println!("dask, version {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -29,4 +31,5 @@ const USAGE: &str = "Usage: dask [--version] COMMAND [OPTIONS]...
 
 Commands:
   scheduler  Launch a Dask scheduler.
-  worker     Launch a Dask worker attached to an existing scheduler";
+  worker     Launch a Dask worker attached to an existing scheduler
+  explain    Tell why a task waits, why it is where it is, and what happened to it";

@@ -1,6 +1,7 @@
-//! The commands `dask-scheduler` and `dask-worker`, with the options and the texts that users of dask know.
+//! The commands `dask-scheduler`, `dask-worker` and `dask explain`, with the options and the texts that users of dask know.
 
 mod address;
+pub mod explain;
 pub mod parse;
 mod pid_file;
 pub mod scheduler;

@@ -202,12 +202,24 @@ fn memory_text(bytes: u64) -> String {
 pub async fn find_scheduler(args: &WorkerArgs, variable: Option<&str>) -> Result<Address, String> {
     let scheme =
         args.protocol.as_deref().map_or(args.tls.default_scheme(), |protocol| protocol.trim_end_matches("://"));
-    let address = match (&args.scheduler, &args.scheduler_file, variable) {
-        (Some(text), _, _) if !text.is_empty() => text.clone(),
-        (_, Some(file), _) => {
-            let timeout = args.death_timeout.as_deref().map(parse_timedelta).transpose()?;
-            read_scheduler_file(Path::new(file), timeout).await?
-        }
+    let timeout = args.death_timeout.as_deref().map(parse_timedelta).transpose()?;
+    locate_scheduler(args.scheduler.as_deref(), args.scheduler_file.as_deref(), timeout, variable, scheme).await
+}
+
+/// The same for any command; `timeout` is how long to wait for the file, none for ever.
+///
+/// # Errors
+/// What to tell the user.
+pub async fn locate_scheduler(
+    given: Option<&str>,
+    file: Option<&str>,
+    timeout: Option<Duration>,
+    variable: Option<&str>,
+    scheme: &str,
+) -> Result<Address, String> {
+    let address = match (given, file, variable) {
+        (Some(text), _, _) if !text.is_empty() => text.to_owned(),
+        (_, Some(file), _) => read_scheduler_file(Path::new(file), timeout).await?,
         (_, None, Some(text)) if !parse::unquoted(text).is_empty() => parse::unquoted(text).to_owned(),
         (_, None, _) => return Err(NO_SCHEDULER.to_owned()),
     };

@@ -1,5 +1,6 @@
 //! The HTTP server: health, metrics, JSON and a plain live page. It reads snapshots and changes nothing.
 
+mod explain;
 mod metrics;
 mod pages;
 mod snapshot;
@@ -74,6 +75,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/info/main/workers.html", get(status))
         .route("/info/worker/{worker}", get(worker))
         .route("/json/counts.json", get(counts))
+        .route("/api/v1/explain/{*key}", get(explain::explain))
         .route("/json/identity.json", get(identity))
         .route("/individual-plots.json", get(plots))
         .route("/sitemap.json", get(sitemap))
@@ -140,7 +142,7 @@ async fn sitemap() -> Json<serde_json::Value> {
 }
 
 /// A message value as JSON. Bytes and payloads have no form there and become null.
-pub(crate) fn json(value: &Value) -> serde_json::Value {
+pub fn json(value: &Value) -> serde_json::Value {
     match value {
         Value::Nil | Value::Bin(_) | Value::Payload(_) => serde_json::Value::Null,
         Value::Bool(b) => json!(b),

@@ -16,7 +16,7 @@ mod listener;
 mod options;
 pub(crate) mod peers;
 mod periodic;
-mod rpc;
+pub(crate) mod rpc;
 mod scheduler;
 mod shared;
 mod shuffles;

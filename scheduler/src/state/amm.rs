@@ -6,6 +6,7 @@
 use dask_protocol::message::{AcquireReplicas, StimulusId};
 
 use super::State;
+use super::explain::Incident;
 use super::ids::{FastMap, FastSet, TaskId, WorkerId};
 use super::task::TaskState;
 
@@ -213,9 +214,17 @@ impl State {
         }
         let stimulus_id = self.stimulus("active_memory_manager");
         for (worker, tasks) in replicate {
+            for &id in &tasks {
+                self.note_incident(id, |state| Incident::CopyRequested {
+                    worker: state.workers[worker].address.clone(),
+                });
+            }
             self.request_acquire_replicas(worker, &tasks, &stimulus_id);
         }
         for (worker, tasks) in drop {
+            for &id in &tasks {
+                self.note_incident(id, |state| Incident::CopyDropped { worker: state.workers[worker].address.clone() });
+            }
             self.request_remove_replicas(worker, &tasks, &stimulus_id);
         }
     }

@@ -86,6 +86,9 @@ pub struct Config {
     pub memory_terminate: bool,
     /// Transitions kept for `story` (`admin.low-level-log-length`).
     pub transition_log_length: usize,
+    /// Choices of workers, and incidents, each kept for [`super::State::explain`]; about 250 bytes each once used, none
+    /// for 0.
+    pub decision_log_length: usize,
     /// Whether [`super::State::check`] runs after every event (`validate`).
     pub validate: bool,
 }
@@ -113,6 +116,7 @@ impl Default for Config {
             memory_recent_to_old_time: 30.0,
             memory_terminate: true,
             transition_log_length: 1000,
+            decision_log_length: 10_000,
             validate: false,
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn inputs_too_large(task: &Key, needed: u128, worker: &Address, limit
 
 /// Bytes as dask prints them, such as `1.50 GiB`.
 #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
-fn format_bytes(bytes: u128) -> String {
+pub(super) fn format_bytes(bytes: u128) -> String {
     /// Units are used from 90 % of them on, as in `dask.utils.format_bytes`.
     const FROM: f64 = 0.9;
     let units = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("kiB", 10)];

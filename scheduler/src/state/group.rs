@@ -53,6 +53,8 @@ pub(super) struct Group {
     pub(super) last_worker: Option<WorkerId>,
     pub(super) last_worker_tasks_left: u64,
     pub(super) span_id: Option<String>,
+    /// Whether clients were warned that its tasks cannot run anywhere.
+    pub(super) warned: bool,
 }
 
 /// A prefix (`TaskPrefix`): tasks of one kind, expected to take equally long.
@@ -178,6 +180,7 @@ impl Groups {
                     last_worker: None,
                     last_worker_tasks_left: 0,
                     span_id: None,
+                    warned: false,
                 };
                 let id = GroupId::from_index(self.groups.insert(group));
                 self.group_ids.insert(name.clone(), id);

@@ -7,6 +7,7 @@ use super::State;
 use super::action::Action;
 use super::errors;
 use super::event::{NewWorker, Seconds, WorkerHeartbeat};
+use super::explain::Incident;
 use super::ids::{TaskId, WorkerId};
 use super::task::{Restrictions, TaskState};
 use super::worker::Worker;
@@ -138,14 +139,16 @@ impl State {
         for &task in &processing {
             if !expected {
                 self.tasks[task].suspicious += 1;
-                let (suspicious, prefix) = (self.tasks[task].suspicious, self.tasks[task].prefix);
+                let prefix = self.tasks[task].prefix;
                 self.groups.prefix_mut(prefix).suspicious += 1;
-                if suspicious > self.config.allowed_failures {
-                    self.kill(task, &address);
-                    continue;
-                }
             }
-            self.recommend(task, TaskState::Released);
+            let suspicious = self.tasks[task].suspicious;
+            self.note_incident(task, |_| Incident::WorkerLeft { worker: address.clone(), expected, suspicious });
+            if !expected && suspicious > self.config.allowed_failures {
+                self.kill(task, &address);
+            } else {
+                self.recommend(task, TaskState::Released);
+            }
         }
         processing.iter().filter_map(|task| Some(self.tasks.get(*task)?.key.clone())).collect()
     }
@@ -172,6 +175,7 @@ impl State {
                 self.recommend(task, TaskState::Erred);
             } else if self.tasks[task].who_has.is_empty() {
                 let key = self.tasks[task].key.clone();
+                self.note_incident(task, |state| Incident::ResultLost { worker: state.workers[id].address.clone() });
                 if self.tasks[task].spec.is_some() {
                     recompute.push(key);
                     self.recommend(task, TaskState::Released);
@@ -216,6 +220,7 @@ impl State {
         for need in needs {
             self.clear_need(need, id);
         }
+        self.incidents.worker_left(id, self.workers[id].address.clone());
         self.workers.drop_unregistered(id);
         self.retirement_worker_left(id);
     }

@@ -6,6 +6,7 @@ use dask_protocol::{Key, Value};
 
 use super::State;
 use super::action::Action;
+use super::explain::Incident;
 use super::ids::{TaskId, WorkerId};
 use super::task::TaskState;
 use super::transition::Finished;
@@ -115,6 +116,8 @@ impl State {
             self.recommend(id, TaskState::Released);
         } else if task.retries > 0 {
             task.retries -= 1;
+            let left = task.retries;
+            self.note_incident(id, |_| Incident::Retried { worker: address.clone(), left });
             self.transition(id, TaskState::Waiting);
         } else {
             let error = ErrorInfo {
@@ -154,6 +157,7 @@ impl State {
             return;
         };
         if self.tasks[id].processing_on == Some(worker) {
+            self.note_incident(id, |state| Incident::Rescheduled { worker: state.workers[worker].address.clone() });
             self.recommend(id, TaskState::Released);
             self.transitions();
         }

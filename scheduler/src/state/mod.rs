@@ -23,6 +23,7 @@ mod client;
 mod config;
 mod errors;
 mod event;
+mod explain;
 mod group;
 mod ids;
 mod interest;
@@ -57,6 +58,7 @@ pub use action::{Action, Actions};
 pub use client::FIRE_AND_FORGET;
 pub use config::{Config, MemoryMeasure, Policy};
 pub use event::*;
+pub use explain::{Blocker, Explanation, Incident, Placement, Reason, Refusal, Rule, ScoreRow};
 pub use group::StateCounts;
 pub use queries::{ErredTask, PrefixView, TaskView, WorkerView};
 pub use scaling::WorkersToClose;
@@ -66,6 +68,8 @@ pub use timeout::TimeoutReason;
 pub use worker::MemoryState;
 
 use client::Clients;
+use explain::decision::{Considered, Decisions};
+use explain::incident::Incidents;
 use group::Groups;
 use ids::{ClientSlot, FastSet, TaskId, WorkerId};
 use placement::IdleWorkers;
@@ -122,6 +126,8 @@ pub struct State {
     events: u64,
     idle_since: Option<Seconds>,
     story: Story,
+    decisions: Decisions,
+    incidents: Incidents,
     erred_tasks: std::collections::VecDeque<ErredTask>,
     type_names: FastSet<Arc<str>>,
 
@@ -136,6 +142,8 @@ pub struct State {
     /// Distinguishes rounds of placement in the workers' scratch fields.
     mark: u64,
     out: Actions,
+    /// What the last choice of a worker was made from, until it is noted.
+    considered: Considered,
     /// Reused buffers.
     scratch_tasks: Vec<TaskId>,
     scratch_workers: Vec<WorkerId>,
@@ -178,6 +186,8 @@ impl State {
             events: 0,
             idle_since: Some(now),
             story: Story::new(config.transition_log_length),
+            decisions: Decisions::new(config.decision_log_length),
+            incidents: Incidents::new(config.decision_log_length),
             erred_tasks: std::collections::VecDeque::new(),
             type_names: FastSet::default(),
             stimulus_id: "".into(),
@@ -186,6 +196,7 @@ impl State {
             recommended: Vec::new(),
             mark: 0,
             out: Vec::new(),
+            considered: Considered::default(),
             scratch_tasks: Vec::new(),
             scratch_workers: Vec::new(),
             default_annotations: Arc::default(),

@@ -55,6 +55,13 @@ impl State {
         missing.map(|dep| u128::from(self.nbytes(dep))).sum::<u128>() as f64 / self.bandwidth
     }
 
+    /// Bytes of the task's dependencies that a worker does not have.
+    pub(super) fn missing_bytes(&self, task: TaskId, worker: WorkerId) -> u64 {
+        let dependencies = self.tasks[task].dependencies.iter();
+        let missing = dependencies.filter(|dep| !self.tasks[*dep].who_has.contains(worker));
+        missing.map(|dep| self.nbytes(dep)).fold(0, u64::saturating_add)
+    }
+
     /// Books a task on a worker (`WorkerState.add_to_processing`).
     pub(super) fn book_processing(&mut self, task: TaskId, worker: WorkerId) {
         self.count_processing(task, worker);

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use super::State;
 use super::event::{Runtime, Seconds};
+use super::explain::Rule;
+use super::explain::decision::{Considered, SCORES_MAX};
 use super::ids::{TaskId, WorkerId};
 use super::task::Task;
 use super::worker::Workers;
@@ -169,8 +171,11 @@ impl State {
     }
 
     /// The least busy worker with a free slot; none: the task is queued (`decide_worker_rootish_queuing_enabled`).
-    pub(super) fn decide_worker_rootish_queuing_enabled(&self, runtime: Runtime) -> Option<WorkerId> {
-        self.idle.with_slots[runtime.number()].first().map(|(_, id)| *id)
+    pub(super) fn decide_worker_rootish_queuing_enabled(&mut self, runtime: Runtime) -> Option<WorkerId> {
+        let open = &self.idle.with_slots[runtime.number()];
+        let best = open.iter().take(SCORES_MAX).map(|(_, id)| self.score_of_busy(*id));
+        self.considered = Considered::ranked(Rule::FreeSlot, open.len(), best);
+        self.considered.best()
     }
 
     /// Neighbours in a group go to one worker, a batch at a time (`decide_worker_rootish_queuing_disabled`).
@@ -183,7 +188,11 @@ impl State {
                 && self.workers[*last].runtimes[runtime.number()]
         });
         let worker = match last {
-            Some(last) => last,
+            Some(last) => {
+                let score = self.score_of_busy(last);
+                self.considered = Considered::ranked(Rule::Neighbours, 1, std::iter::once(score));
+                last
+            }
             None => {
                 let worker = self.best_root_worker(id, runtime)?;
                 let nthreads = u64::from(self.workers[worker].nthreads);
@@ -230,20 +239,28 @@ impl State {
     }
 
     /// For tasks without dependencies or restrictions.
+    fn any_running_worker(&mut self) -> WorkerId {
+        let (rule, worker, candidates) = self.next_running_worker();
+        let score = self.score_of_busy(worker);
+        self.considered = Considered::ranked(rule, candidates, std::iter::once(score));
+        worker
+    }
+
+    /// The worker, why, and out of how many.
     #[expect(clippy::cast_possible_truncation, reason = "only its remainder counts")]
-    fn any_running_worker(&self) -> WorkerId {
+    fn next_running_worker(&self) -> (Rule, WorkerId, usize) {
         let idle = self.idle.idle.ids();
         let pool = if idle.is_empty() { self.idle.running.ids() } else { idle };
         let start = self.n_tasks as usize % pool.len();
         if pool.len() >= ROUND_ROBIN_MIN {
-            return pool[start];
+            return (Rule::InTurn, pool[start], pool.len());
         }
         let from_start = pool[start..].iter().chain(&pool[..start]).copied();
         let mut best = (Seconds::INFINITY, pool[0]);
         for id in from_start {
             let occupancy = self.occupancy(&self.workers[id]);
             if occupancy <= 0.0 {
-                return id;
+                return (Rule::LeastBusy, id, pool.len());
             }
             // Ties at a positive occupancy go to the first by address, as upstream's `min` has it.
             let rank = self.workers[id].rank;
@@ -251,7 +268,7 @@ impl State {
                 best = (occupancy, id);
             }
         }
-        best.1
+        (Rule::LeastBusy, best.1, pool.len())
     }
 
     /// Holders of dependencies first, then whoever is allowed (`decide_worker`).
@@ -320,29 +337,21 @@ impl State {
     /// The candidate with the smallest objective, the first of equals (`worker_objective`). The holders of the task's
     /// dependencies must be marked.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn best_of_marked(&self, id: TaskId, candidates: &[WorkerId]) -> Option<WorkerId> {
-        if let [only] = candidates {
-            return Some(*only);
-        }
+    fn best_of_marked(&mut self, id: TaskId, candidates: &[WorkerId]) -> Option<WorkerId> {
+        let rule = if candidates.len() == 1 { Rule::OnlyCandidate } else { Rule::SoonestStart };
+        let mut considered = Considered::by(rule);
         let task = &self.tasks[id];
         let total: u128 = task.dependencies.iter().map(|dep| u128::from(self.nbytes(dep))).sum();
-        let objective = |id: WorkerId| {
+        for &id in candidates {
             let worker = &self.workers[id];
             let held = if worker.mark == self.mark { worker.held } else { 0 };
-            let start = self.occupancy(worker) / f64::from(worker.nthreads) + (total - held) as f64 / self.bandwidth;
-            (if task.actor { worker.actors.len() } else { 0 }, start, worker.nbytes)
-        };
-        let mut best: Option<(WorkerId, (usize, Seconds, u128))> = None;
-        for &candidate in candidates {
-            let cost = objective(candidate);
-            let better = best.as_ref().is_none_or(|(_, old)| {
-                cost.0.cmp(&old.0).then(cost.1.total_cmp(&old.1)).then(cost.2.cmp(&old.2)).is_lt()
-            });
-            if better {
-                best = Some((candidate, cost));
-            }
+            let (occupancy, missing) = (self.occupancy(worker), total - held);
+            let start = occupancy / f64::from(worker.nthreads) + missing as f64 / self.bandwidth;
+            let cost = (if task.actor { worker.actors.len() } else { 0 }, start, worker.nbytes);
+            considered.weigh(cost, || self.score(id, occupancy, start, u64::try_from(missing).unwrap_or(u64::MAX)));
         }
-        best.map(|(id, _)| id)
+        self.considered = considered;
+        considered.best()
     }
 
     /// Whether the restrictions of a task let it run on a worker (`valid_workers`, one at a time).

@@ -5,6 +5,7 @@ use dask_protocol::{Address, Key};
 
 use super::State;
 use super::event::ClientId;
+use super::explain::Incident;
 use super::ids::{TaskId, WorkerId};
 use super::task::{Task, TaskState};
 
@@ -83,6 +84,7 @@ impl State {
             return;
         };
         if self.remove_replica(id, worker) && self.tasks[id].who_has.is_empty() {
+            self.note_incident(id, |state| Incident::ResultDropped { worker: state.workers[worker].address.clone() });
             self.recommend(id, TaskState::Released);
             self.transitions();
         }

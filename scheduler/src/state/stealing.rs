@@ -9,6 +9,8 @@ use dask_protocol::{Key, Value};
 use super::State;
 use super::action::Action;
 use super::event::Seconds;
+use super::explain::decision::{Considered, Score};
+use super::explain::{Incident, Rule};
 use super::ids::{FastMap, FastSet, TaskId, WorkerId};
 
 /// Seconds a move costs beside the transfer: several trips over the network.
@@ -33,6 +35,8 @@ struct InFlight {
     thief: WorkerId,
     victim_duration: Seconds,
     thief_duration: Seconds,
+    /// How thief and victim stood when it was asked for.
+    scores: [Score; 2],
     stimulus_id: StimulusId,
 }
 
@@ -216,7 +220,11 @@ impl State {
         if after + cost_thief + compute > before - (cost_victim + compute) / 2.0 {
             return;
         }
-        self.move_task_request(id, victim, thief, compute + cost_victim, compute + cost_thief);
+        let scores = [(thief, after, cost_thief), (victim, before, cost_victim)].map(|(worker, occupancy, cost)| {
+            let start = occupancy / f64::from(self.workers[worker].nthreads) + cost;
+            self.score(worker, occupancy, start, self.missing_bytes(id, worker))
+        });
+        self.move_task_request(id, victim, thief, compute + cost_victim, compute + cost_thief, scores);
         let (count, seconds) = &mut self.stealing.requests[level];
         *count += 1;
         *seconds += compute + cost_victim;
@@ -264,12 +272,21 @@ impl State {
         thief: WorkerId,
         victim_duration: Seconds,
         thief_duration: Seconds,
+        scores: [Score; 2],
     ) {
         let stimulus_id: StimulusId = format!("steal-{}", self.stealing.request_counter).into();
         self.stealing.request_counter += 1;
         let key = self.tasks[id].key.clone();
         self.send_worker(victim, StealRequest { key, stimulus_id: stimulus_id.clone() });
-        self.stealing.add(id, InFlight { victim, thief, victim_duration, thief_duration, stimulus_id });
+        self.note_incident(id, |state| {
+            let [to, from] = scores.map(|score| score.start);
+            Incident::StealRequested {
+                victim: state.workers[victim].address.clone(),
+                thief: state.workers[thief].address.clone(),
+                reason: format!("it could start there in {to:.2} s rather than in {from:.2} s"),
+            }
+        });
+        self.stealing.add(id, InFlight { victim, thief, victim_duration, thief_duration, scores, stimulus_id });
     }
 
     /// The victim's answer (`move_task_confirm`); the event's stimulus id names the request.
@@ -290,13 +307,20 @@ impl State {
         match Answer::parse(state) {
             Answer::Confirm if thief_runs => {
                 self.log_stealing("confirm", key, state, &workers);
+                self.considered = Considered::ranked(Rule::Stolen, 2, move_.scores.into_iter());
                 self.hand_over(id, move_.victim, move_.thief);
             }
             Answer::Confirm | Answer::Unknown => {
                 self.log_stealing("reschedule", key, state, &workers);
                 self.reschedule(worker, key);
             }
-            Answer::Reject => self.log_stealing("already-computing", key, state, &workers),
+            Answer::Reject => {
+                self.log_stealing("already-computing", key, state, &workers);
+                self.note_incident(id, |told| Incident::StealRefused {
+                    victim: told.workers[worker].address.clone(),
+                    state: state.unwrap_or_default().to_owned(),
+                });
+            }
         }
         self.check_idle_saturated(move_.thief, None);
         self.check_idle_saturated(move_.victim, None);
@@ -331,6 +355,25 @@ impl State {
         row.extend(addresses);
         row.push((&*self.stimulus_id).into());
         self.out.push(Action::LogEvent { topic: "stealing".into(), msg: Value::Array(row) });
+    }
+
+    /// Of a processing task: whether it could be moved.
+    pub(super) fn steal_outlook(&self, id: TaskId) -> String {
+        let task = &self.tasks[id];
+        if let Some(move_) = self.stealing.in_flight.get(&id) {
+            return format!("Its worker was asked to give it to {}.", self.workers[move_.thief].address);
+        }
+        if !self.config.work_stealing {
+            return "Work stealing is off.".to_owned();
+        }
+        if task.annotations.stealable == Some(false) {
+            return "It is never stolen: it is annotated with stealable=False.".to_owned();
+        }
+        match self.steal_level(id) {
+            Some(level) => format!("It may be stolen while it has not started (level {level} of {LEVELS})."),
+            None if task.long_running => "It is not stolen: it left its thread pool.".to_owned(),
+            None => "It is not stolen: to move its inputs takes too long beside its computation.".to_owned(),
+        }
     }
 
     /// Per level, how many tasks were asked back and the seconds of work in them.

@@ -70,6 +70,12 @@ impl Story {
         self.rows.push_back(StoryRow { key, start, finish, recommendations, stimulus_id, timestamp });
     }
 
+    /// When a task last reached this state.
+    pub(super) fn since(&self, key: &Key, state: TaskState) -> Option<Seconds> {
+        let last = self.rows.iter().rev().find(|row| row.key == *key)?;
+        (last.finish == state).then_some(last.timestamp)
+    }
+
     pub(super) fn about(&self, keys_or_stimuli: &[Value]) -> Vec<StoryRow> {
         let rows = self.rows.iter().filter(|row| keys_or_stimuli.iter().any(|what| row.is_about(what)));
         rows.cloned().collect()

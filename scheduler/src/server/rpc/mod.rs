@@ -3,6 +3,7 @@
 pub(super) mod broadcast;
 pub(super) mod dump;
 pub(super) mod events;
+pub(crate) mod explain;
 pub(super) mod gather;
 pub(super) mod heartbeat;
 pub(super) mod metadata;
@@ -68,6 +69,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "get_error_cause" => queries::error_cause(server, &request).await,
         "dump_state" => dump::dump_state(server, &request).await,
         "get_cluster_state" => dump::cluster_state(server, &request).await,
+        "explain" => explain::explain(server, &request).await,
         "check_idle" => queries::idle_since(server).await,
         "versions" => queries::versions(server, &request).await,
         "adaptive_target" => workers::adaptive_target(server, &request).await,

@@ -4,6 +4,7 @@ use dask_protocol::message::LostData;
 
 use super::super::State;
 use super::super::errors;
+use super::super::explain::Incident;
 use super::super::ids::TaskId;
 use super::super::task::TaskState;
 use super::Direct;
@@ -49,6 +50,7 @@ impl State {
             let waiter = self.tasks[id].waiters.at(position);
             match self.tasks[waiter].state {
                 TaskState::NoWorker | TaskState::Processing | TaskState::Queued => {
+                    self.note_incident(waiter, |state| Incident::InputLost { input: state.tasks[id].key.clone() });
                     self.recommend(waiter, TaskState::Waiting);
                 }
                 TaskState::Waiting => {

@@ -92,7 +92,8 @@ impl State {
     pub(in crate::state) fn send_compute_task(&mut self, id: TaskId, worker: WorkerId) {
         let run_id: RunId = self.next_run_id;
         self.next_run_id += 1;
-        self.tasks[id].run_id = run_id;
+        let previous = std::mem::replace(&mut self.tasks[id].run_id, run_id);
+        self.note_decision(run_id, previous, worker);
         let stimulus_id = match &self.compute_stimulus {
             Some(stimulus) => stimulus.clone(),
             None => self.compute_stimulus.insert(format!("compute-task-{}", self.now).into()).clone(),

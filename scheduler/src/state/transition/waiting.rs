@@ -47,6 +47,7 @@ impl State {
         self.tasks[id].queue_number = self.now.to_bits();
         self.unrunnable.insert(id);
         self.refresh_no_workers_since();
+        self.warn_if_hopeless(id);
     }
 
     fn transition_waiting_released(&mut self, id: TaskId) {
