@@ -3,15 +3,16 @@
 mod explain;
 mod metrics;
 mod pages;
+mod proxy;
 mod snapshot;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Redirect, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use dask_protocol::{KeyRef, Value};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -79,6 +80,8 @@ fn router(server: Arc<Server>) -> Router {
         .route("/json/identity.json", get(identity))
         .route("/individual-plots.json", get(plots))
         .route("/sitemap.json", get(sitemap))
+        .route("/proxy/{port}/{host}/{*path}", get(proxy::proxy))
+        .layer(Extension(proxy::Proxy::new()))
         .with_state(server)
 }
 

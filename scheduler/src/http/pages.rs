@@ -80,9 +80,13 @@ fn bar(used: u64, limit: u64) -> String {
 pub(super) fn worker(worker: &WorkerRow) -> String {
     let nanny = worker.nanny.as_deref().map_or_else(|| "none".to_owned(), escape);
     let metrics = serde_json::to_string_pretty(&worker.metrics).unwrap_or_default();
+    let own_page = worker.dashboard.map_or_else(String::new, |port| {
+        let host = escape(dask_protocol::Address::from(worker.address.as_str()).host());
+        format!(" | <a href=\"/proxy/{port}/{host}/status\">its own page</a>")
+    });
     let body = format!(
-        "<p><a href=\"/status\">all workers</a></p><h1>Worker {}</h1><p>name {}, nanny {nanny}, directory {}, memory \
-         limit {}</p><pre>{}</pre>",
+        "<p><a href=\"/status\">all workers</a>{own_page}</p><h1>Worker {}</h1><p>name {}, nanny {nanny}, directory {}, \
+         memory limit {}</p><pre>{}</pre>",
         escape(&worker.address),
         escape(&worker.name),
         escape(&worker.local_directory),

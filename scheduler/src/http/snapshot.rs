@@ -48,6 +48,8 @@ pub(super) struct WorkerRow {
     pub(super) last_seen: f64,
     pub(super) nanny: Option<String>,
     pub(super) local_directory: String,
+    /// The port of its own pages.
+    pub(super) dashboard: Option<i64>,
     pub(super) idle: bool,
     pub(super) saturated: bool,
     pub(super) metrics: serde_json::Value,
@@ -77,6 +79,7 @@ impl Snapshot {
                 last_seen: peer.last_seen,
                 nanny: peer.info.nanny.as_ref().map(|nanny| nanny.as_str().to_owned()),
                 local_directory: peer.info.local_directory.clone(),
+                dashboard: peer.info.services.get("dashboard").and_then(dask_protocol::Value::as_i64),
                 idle: view.idle,
                 saturated: view.saturated,
                 metrics: to_json(&peer.metrics),

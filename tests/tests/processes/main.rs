@@ -1,5 +1,7 @@
 //! The commands as processes: what they say, how they end, and that nothing outlives them.
 
+mod pages;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,0 +1,78 @@
+//! `/proxy/PORT/HOST/PATH`: workers' own pages through the scheduler's port, for readers who cannot reach the workers.
+//! Only what a registered worker says it serves is fetched: the scheduler is no way into other machines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use dask_protocol::Value;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+use crate::server::{Core, Server};
+
+/// How long a worker may take to begin its answer.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers of an answer that describe its content; the rest concern the connection to the worker.
+const FORWARDED: [header::HeaderName; 3] = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::LOCATION];
+
+/// What the HTTP client keeps between pages.
+#[derive(Clone)]
+pub(super) struct Proxy(Client<HttpConnector, Body>);
+
+impl Proxy {
+    pub(super) fn new() -> Proxy {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(WORKER_TIMEOUT));
+        Proxy(Client::builder(TokioExecutor::new()).build(connector))
+    }
+
+    /// A worker's page, or why there is none.
+    async fn fetch(&self, uri: Uri) -> Result<Response, (StatusCode, String)> {
+        let unreachable = |why: String| (StatusCode::BAD_GATEWAY, format!("no answer from {uri}: {why}\n"));
+        let answer = tokio::time::timeout(WORKER_TIMEOUT, self.0.get(uri.clone()))
+            .await
+            .map_err(|_| unreachable(format!("nothing for {} s", WORKER_TIMEOUT.as_secs())))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let (parts, body) = answer.into_parts();
+        let headers = FORWARDED.into_iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+        Ok((parts.status, headers.collect::<HeaderMap>(), Body::new(body)).into_response())
+    }
+}
+
+pub(super) async fn proxy(
+    State(server): State<Arc<Server>>,
+    Extension(proxy): Extension<Proxy>,
+    Path((port, host, path)): Path<(u16, String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let known = server.driver.run(move |core| serves_dashboard(core, &host, port)).await;
+    match known {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = format!("Worker <{authority}> does not exist\n");
+            return (StatusCode::BAD_REQUEST, text).into_response();
+        }
+        Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "the scheduler is closing").into_response(),
+    }
+    let target = query.map_or_else(|| format!("/{path}"), |query| format!("/{path}?{query}"));
+    match Uri::builder().scheme("http").authority(authority).path_and_query(target).build() {
+        Ok(uri) => proxy.fetch(uri).await.unwrap_or_else(IntoResponse::into_response),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("not a path: {error}\n")).into_response(),
+    }
+}
+
+/// Whether a registered worker has its dashboard there.
+fn serves_dashboard(core: &Core, host: &str, port: u16) -> bool {
+    core.workers.iter().any(|(address, peer)| {
+        let dashboard = peer.info.services.get("dashboard").and_then(Value::as_i64);
+        dashboard == Some(i64::from(port)) && address.host() == host
+    })
+}
