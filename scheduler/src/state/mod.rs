@@ -62,6 +62,7 @@ pub use explain::{Blocker, Explanation, Incident, Placement, Reason, Refusal, Ru
 pub use group::StateCounts;
 pub use queries::{ErredTask, PrefixView, TaskView, WorkerView};
 pub use scaling::WorkersToClose;
+pub use stealing::Declined;
 pub use story::StoryRow;
 pub use task::TaskState;
 pub use timeout::TimeoutReason;

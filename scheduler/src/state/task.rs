@@ -99,6 +99,10 @@ pub(super) struct Task {
     pub(super) has_lost_dependencies: bool,
     /// Whether somebody seceded it from its worker's thread pool; only while processing.
     pub(super) long_running: bool,
+    /// Whether its worker was asked for it in vain; only while processing there.
+    pub(super) steal_refused: bool,
+    /// How often it was stolen since it was last sent out; only while processing.
+    pub(super) moves: u8,
     /// The transition recommended next, if the task is on the recommendation stack.
     pub(super) recommended: Option<TaskState>,
     pub(super) group: GroupId,
@@ -144,6 +148,8 @@ impl Task {
             loose_restrictions: false,
             has_lost_dependencies: false,
             long_running: false,
+            steal_refused: false,
+            moves: 0,
             recommended: None,
             group,
             prefix,

@@ -126,7 +126,9 @@ impl State {
 
     /// Takes a task off its worker (`_exit_processing_common`); the worker, if it is still registered.
     pub(in crate::state) fn exit_processing(&mut self, id: TaskId) -> Option<WorkerId> {
-        let worker = self.tasks[id].processing_on.take().expect("a processing task has a worker");
+        let task = &mut self.tasks[id];
+        let worker = task.processing_on.take().expect("a processing task has a worker");
+        (task.moves, task.steal_refused) = (0, false);
         self.unbook_processing(id, worker);
         self.stealing_remove_in_flight(id);
         self.workers[worker].actors.swap_remove(&id);
