@@ -1,14 +1,19 @@
 //! A few hundred simulated clusters; `cargo run -p dask-tests --release --bin sim` runs as many as wanted.
 
-use dask_tests::sim::run::{Recording, replay, run_seed};
+use dask_tests::sim::run::{Recording, Report, replay, run_scenario, run_seed};
+use dask_tests::sim::scenario::Scenario;
 
 /// Seeds of each of the two halves.
 const SEEDS: u64 = 120;
 
 fn all_rules_are_kept(seeds: std::ops::Range<u64>) {
-    let broken: Vec<String> =
-        seeds.filter_map(|seed| Some(format!("seed {seed}: {}", run_seed(seed, false).failure?))).collect();
-    assert!(broken.is_empty(), "look closer with `--bin sim -- --seed N --trace`:\n{}", broken.join("\n"));
+    all_are_kept("", seeds, |seed| run_seed(seed, false));
+}
+
+fn all_are_kept(arguments: &str, seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Report) {
+    let broken: Vec<String> = seeds.filter_map(|seed| Some(format!("seed {seed}: {}", run(seed).failure?))).collect();
+    let broken = broken.join("\n");
+    assert!(broken.is_empty(), "look closer with `--bin sim -- {arguments} --seed N --trace`:\n{broken}");
 }
 
 #[test]
@@ -40,4 +45,14 @@ fn a_recording_replays_to_the_same_decisions() {
         let (original, replayed) = (run.trace.expect("traced"), again.trace.expect("traced"));
         assert!(replayed.starts_with(&original), "seed {seed} replays otherwise");
     }
+}
+
+#[test]
+fn replacing_every_worker_loses_nothing_and_repeats_nothing() {
+    all_are_kept("--scenario rolling", 0..25, |seed| run_scenario(Scenario::Rolling, seed, false));
+}
+
+#[test]
+fn a_cluster_that_grows_from_8_to_100_workers_repeats_nothing_and_uses_all() {
+    all_are_kept("--scenario scale-out", 0..3, |seed| run_scenario(Scenario::ScaleOut, seed, false));
 }

@@ -7,7 +7,7 @@ use super::State;
 use super::action::Action;
 use super::amm::{Emptying, Round};
 use super::event::Seconds;
-use super::ids::WorkerId;
+use super::ids::{TaskId, WorkerId};
 
 /// Shortest and longest time between two looks at a retiring worker, in seconds, and keys per second of it.
 const CHECK_MIN: Seconds = 0.01;
@@ -121,8 +121,10 @@ impl State {
     fn check_retirement(&mut self, retirement: &mut Retirement) {
         self.stimulus_id = retirement.stimulus_id.clone();
         let open = std::mem::take(&mut retirement.open);
-        for retiring in open {
+        for mut retiring in open {
             if !self.is_emptied(&retiring) {
+                // Also one that was done, and finished something since: upstream lets that result go.
+                retiring.emptying = Emptying::UnderWay;
                 retirement.open.push(retiring);
             } else if retiring.emptying == Emptying::NoRecipients {
                 self.abort_retirement(&retiring);
@@ -143,13 +145,11 @@ impl State {
     }
 
     fn is_emptied(&self, retiring: &Retiring) -> bool {
-        if retiring.emptying != Emptying::UnderWay {
+        if retiring.emptying == Emptying::NoRecipients {
             return true;
         }
-        match self.workers.get(retiring.worker) {
-            Some(worker) => worker.has_what.iter().all(|id| self.tasks[*id].who_has.len() > 1),
-            None => true,
-        }
+        let is_safe = |id: &TaskId| self.tasks[*id].who_has.len() > 1 || self.tasks[*id].actor;
+        self.workers.get(retiring.worker).is_none_or(|worker| worker.has_what.iter().all(is_safe))
     }
 
     fn abort_retirement(&mut self, retiring: &Retiring) {

@@ -4,6 +4,7 @@
 //! sim --seed 7 --trace          one run, with everything that was decided
 //! sim --seeds 0..20000 --jobs 2 many runs; the first failures are shrunk and written to files
 //! sim --replay sim-7.json       a recorded run again
+//! sim --scenario rolling --seeds 0..100   runs of a script: rolling or scale-out
 //! ```
 
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use dask_tests::sim::run::{Recording, Report, replay, run_seed};
+use dask_tests::sim::run::{Recording, Report, replay, run_scenario, run_seed};
+use dask_tests::sim::scenario::Scenario;
 use dask_tests::sim::shrink::shrink;
 
 #[derive(Parser)]
@@ -24,6 +26,10 @@ struct Options {
     /// Seeds from A up to but without B.
     #[arg(long, value_name = "A..B")]
     seeds: Option<String>,
+    /// A script instead of trouble: `scale-out` (from 8 to 100 workers during a job) or `rolling` (every worker is
+    /// replaced during a job). Then nothing may be lost, computed twice or left idle.
+    #[arg(long)]
+    scenario: Option<Scenario>,
     /// Threads for --seeds.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -70,11 +76,18 @@ fn replay_file(options: &Options, path: &PathBuf) -> bool {
 }
 
 fn one(options: &Options, seed: u64) -> bool {
-    let report = run_seed(seed, options.trace);
+    let report = run(options, seed, options.trace);
     if report.failure.is_some() {
         save(options, &report);
     }
     print(&report, options)
+}
+
+fn run(options: &Options, seed: u64, trace: bool) -> Report {
+    match options.scenario {
+        Some(scenario) => run_scenario(scenario, seed, trace),
+        None => run_seed(seed, trace),
+    }
 }
 
 fn print(report: &Report, options: &Options) -> bool {
@@ -87,6 +100,9 @@ fn print(report: &Report, options: &Options) -> bool {
     match &report.failure {
         Some(text) => println!("seed {seed} FAILED after {} steps: {text}", report.recording.steps.len()),
         None => println!("seed {seed}: {} steps, all rules kept", report.recording.steps.len()),
+    }
+    if let Some(seconds) = report.seconds_to_full_use {
+        println!("seed {seed}: all workers worked {seconds:.2} s after the last had come");
     }
     report.failure.is_some()
 }
@@ -133,9 +149,9 @@ fn work(options: &Options, next: &AtomicU64, to: u64, failures: &Mutex<Vec<u64>>
         if seed >= to || failures.lock().expect("no worker panicked").len() >= options.failures {
             return;
         }
-        let mut report = run_seed(seed, options.twice);
+        let mut report = run(options, seed, options.twice);
         if options.twice {
-            let again = run_seed(seed, true);
+            let again = run(options, seed, true);
             if again.digest != report.digest || again.trace != report.trace {
                 report.failure.get_or_insert("two runs of one seed differ".to_owned());
             }

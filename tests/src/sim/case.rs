@@ -4,6 +4,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
+use super::scenario::Scenario;
+
 /// A place where worker processes run, one after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Slot {
@@ -22,6 +24,9 @@ pub struct Slot {
 pub struct Case {
     /// The seed it was drawn from; feeds the states too.
     pub seed: u64,
+    /// The script, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
     /// Where workers run.
     pub slots: Vec<Slot>,
     /// How many clients there are.
@@ -42,6 +47,7 @@ impl Case {
         let slots = (0..rng.random_range(1..=5)).map(|n| Slot::draw(n, rng)).collect::<Vec<_>>();
         Case {
             seed,
+            scenario: None,
             clients: rng.random_range(1..=3),
             saturation: [Some(1.1), Some(1.1), Some(2.0), None][rng.random_range(0..4)],
             stealing: rng.random_bool(0.7),

@@ -74,6 +74,23 @@ struct Mix {
 }
 
 impl Mix {
+    /// Slow and full, but nothing goes wrong.
+    fn gentle(rng: &mut SmallRng) -> Mix {
+        let drawn = Mix::draw(rng);
+        Mix {
+            latency: drawn.latency.min(0.05),
+            duration: [0.2, 0.5][rng.random_range(0..2)],
+            secedes: drawn.secedes,
+            busy: drawn.busy,
+            stalls: false,
+            failures: false,
+            reschedules: false,
+            cuts: false,
+            unusable: false,
+            ..drawn
+        }
+    }
+
     fn draw(rng: &mut SmallRng) -> Mix {
         let latency = [0.001, 0.01, 0.05, 0.3][rng.random_range(0..4)];
         let mut often = |p: f64| rng.random_bool(p);
@@ -116,6 +133,10 @@ pub struct Plan {
     stalled: IndexMap<Link, f64>,
     /// Whether clients act and things go wrong.
     pub wild: bool,
+    /// Whether workers that end are started again.
+    respawns: bool,
+    /// When the script ends, if there is one.
+    script_end: Option<f64>,
 }
 
 /// The chance of each step of a run, and the case it runs on.
@@ -137,6 +158,8 @@ impl Plan {
             arrives: IndexMap::new(),
             stalled: IndexMap::new(),
             wild: true,
+            respawns: true,
+            script_end: None,
         };
         for client in 0..case.clients {
             plan.put(0.0, Planned::Step(Step::Connect(client)));
@@ -149,6 +172,25 @@ impl Plan {
         }
         let at = plan.spread(plan.mix.fault_interval);
         plan.put(at, Planned::Fault);
+        plan
+    }
+
+    /// A plan that follows a script, without trouble.
+    pub fn scripted(mut rng: SmallRng, script: Vec<(f64, Step)>) -> Plan {
+        let mut plan = Plan {
+            mix: Mix::gentle(&mut rng),
+            rng,
+            heap: BinaryHeap::new(),
+            order: 0,
+            arrives: IndexMap::new(),
+            stalled: IndexMap::new(),
+            wild: true,
+            respawns: false,
+            script_end: script.iter().map(|(at, _)| *at).max_by(f64::total_cmp),
+        };
+        for (at, step) in script {
+            plan.put(at, Planned::Step(step));
+        }
         plan
     }
 
@@ -244,7 +286,7 @@ impl Plan {
 
     /// How long there is trouble.
     pub fn trouble_seconds(&mut self) -> f64 {
-        [2.0, 8.0, 20.0][self.rng.random_range(0..3)]
+        self.script_end.unwrap_or_else(|| [2.0, 8.0, 20.0][self.rng.random_range(0..3)])
     }
 
     /// Plans what follows from what just happened.
@@ -290,7 +332,7 @@ impl Plan {
             }
             Effect::Registered { worker } => self.put(now, Planned::Heartbeat(worker)),
             Effect::Died { slot } => {
-                if !self.wild || self.chance(0.7) {
+                if self.respawns && (!self.wild || self.chance(0.7)) {
                     let at = now + self.spread(1.0);
                     self.put(at, Planned::Step(Step::Start { slot }));
                 }

@@ -4,6 +4,7 @@ use dask_protocol::message::WorkerStatus;
 use dask_scheduler::state::TaskState;
 
 use super::client::Future;
+use super::scenario::Scenario;
 use super::world::World;
 
 impl World {
@@ -75,6 +76,31 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What must hold at the end of a script, beside the rules for every settled cluster.
+    ///
+    /// # Errors
+    /// The rule and what breaks it.
+    pub fn check_scenario(&self) -> Result<(), String> {
+        let Some(scenario) = self.case.scenario else {
+            return Ok(());
+        };
+        for client in &self.clients {
+            if let Some((key, future)) = client.futures.iter().find(|(_, future)| **future != Future::Finished) {
+                return Err(format!("{} never got {key:?}: it is {future:?}", client.id));
+            }
+        }
+        match scenario {
+            Scenario::ScaleOut => match self.ledger.idle()[..] {
+                [] => Ok(()),
+                [first, ..] => Err(format!("worker {first} joined and never worked")),
+            },
+            Scenario::Rolling => match self.workers.keys().find(|no| (**no as usize) < self.case.slots.len()) {
+                None => Ok(()),
+                Some(old) => Err(format!("worker {old} was to be replaced and is still there")),
+            },
+        }
     }
 
     /// The scheduler and the workers agree on who holds and who computes what.

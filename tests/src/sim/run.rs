@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::case::Case;
 use super::errors;
 use super::plan::{self, Plan};
+use super::scenario::{self, Scenario};
 use super::step::{Step, Timed};
 use super::world::World;
 
@@ -37,12 +38,15 @@ pub struct Report {
     pub trace: Option<String>,
     /// A hash of everything the states decided, when asked for the trace.
     pub digest: u64,
+    /// Virtual seconds from the last worker's arrival until all had worked, in a scenario in which workers join.
+    pub seconds_to_full_use: Option<f64>,
 }
 
 struct Run {
     world: World,
     plan: Plan,
     steps: Vec<Timed>,
+    full_use: Option<f64>,
 }
 
 /// Why a run ended early.
@@ -109,6 +113,10 @@ impl Run {
     }
 
     fn let_go(&mut self) -> Result<(), Broken> {
+        self.world.check_scenario().map_err(Broken)?;
+        let joins = self.world.case.scenario == Some(Scenario::ScaleOut);
+        self.full_use = self.world.ledger.seconds_to_full_use().filter(|_| joins);
+        self.world.ledger.let_go();
         for step in self.plan.let_go(&self.world) {
             let now = self.world.now;
             self.step(now, step)?;
@@ -126,6 +134,7 @@ impl Run {
             failure: outcome.err().map(|broken| broken.0),
             trace: self.world.trace,
             digest: self.world.digest,
+            seconds_to_full_use: self.full_use,
         }
     }
 }
@@ -134,12 +143,25 @@ fn new_run(case: Case, plan: Plan, trace: bool) -> Run {
     errors::install();
     let mut world = World::new(case);
     world.trace = trace.then(String::new);
-    Run { world, plan, steps: Vec::new() }
+    Run { world, plan, steps: Vec::new(), full_use: None }
 }
 
 /// Runs a seed: trouble, healing, and the end of all interest.
 pub fn run_seed(seed: u64, trace: bool) -> Report {
-    let (case, plan) = plan::draw(seed);
+    let (case, plan) = match scenario::of_seed(seed) {
+        Some(scenario) => scenario::draw(scenario, seed, true),
+        None => plan::draw(seed),
+    };
+    whole_run(case, plan, trace)
+}
+
+/// Runs a seed of a scenario in its full size.
+pub fn run_scenario(scenario: Scenario, seed: u64, trace: bool) -> Report {
+    let (case, plan) = scenario::draw(scenario, seed, false);
+    whole_run(case, plan, trace)
+}
+
+fn whole_run(case: Case, plan: Plan, trace: bool) -> Report {
     let mut run = new_run(case, plan, trace);
     let end = run.plan.trouble_seconds();
     let outcome = run.until(end).and_then(|()| run.heal()).and_then(|()| run.let_go());

@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 
 use super::case::Case;
 use super::client::SimClient;
+use super::ledger::Ledger;
 use super::step::{Arrival, ClientNo, Link, Step, WorkerNo};
 use super::worker::SimWorker;
 
@@ -90,7 +91,10 @@ pub struct World {
     /// Workers the scheduler knows, by address.
     registered: IndexMap<Address, WorkerNo>,
     next_worker: WorkerNo,
+    steps: u64,
     retirements: u64,
+    /// Who ran what.
+    pub ledger: Ledger,
     /// Effects since the last take.
     pub effects: Vec<Effect>,
     /// Everything the states decided, when tracing.
@@ -100,6 +104,11 @@ pub struct World {
     /// The first rule of the simulation that was broken.
     pub violation: Option<String>,
 }
+
+/// The states of clusters of up to so many slots are checked after every event; larger ones now and then.
+const SLOTS_CHECKED_MAX: usize = 25;
+/// Steps between two checks of a large cluster.
+const STEPS_UNCHECKED: u64 = 100;
 
 /// The address of an incarnation.
 fn address(case: &Case, slot: u32, worker: WorkerNo) -> Address {
@@ -114,13 +123,14 @@ impl World {
             work_stealing: case.stealing,
             amm_start: case.amm,
             allowed_failures: case.allowed_failures,
-            validate: true,
+            validate: case.slots.len() <= SLOTS_CHECKED_MAX,
             ..sched::Config::default()
         };
         let now = 0.0;
         let clients = (0..case.clients).map(SimClient::new).collect();
         World {
             scheduler: sched::State::new(config, now),
+            ledger: Ledger::new(case.scenario.is_some()),
             case,
             now,
             workers: IndexMap::new(),
@@ -128,6 +138,7 @@ impl World {
             links: IndexMap::new(),
             registered: IndexMap::new(),
             next_worker: 0,
+            steps: 0,
             retirements: 0,
             effects: Vec::new(),
             trace: None,
@@ -141,6 +152,10 @@ impl World {
     pub fn apply(&mut self, at: f64, step: &Step) {
         self.now = self.now.max(at);
         self.note(|| format!("{at:.6} {step:?}"));
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_UNCHECKED) {
+            self.scheduler.check();
+        }
         match step {
             Step::Deliver(link) => self.deliver(*link),
             Step::Finish { worker, key, run, outcome } => {
@@ -266,7 +281,14 @@ impl World {
 
     fn handle_worker_message(&mut self, no: WorkerNo, message: WorkerToScheduler) {
         let Some(worker) = self.address_of(no) else { return };
+        let finished = match &message {
+            WorkerToScheduler::TaskFinished(message) => Some(message.key.clone()),
+            _ => None,
+        };
         self.tell_scheduler(sched::Event::WorkerMessage { worker, message });
+        if let Some(key) = finished.filter(|key| self.scheduler.task_state(key) == Some(sched::TaskState::Memory)) {
+            self.ledger.stored(&key);
+        }
     }
 
     fn stream_ended(&mut self, no: WorkerNo) {
@@ -313,7 +335,15 @@ impl World {
                 }
             }
             sched::Action::ToWorker { worker, message } => match self.registered.get(&worker) {
-                Some(no) => self.push(Link::ToWorker(*no), Message::ToWorker(message)),
+                Some(no) => {
+                    let no = *no;
+                    if let SchedulerToWorker::ComputeTask(message) = &message
+                        && let Err(text) = self.ledger.sent(&message.key)
+                    {
+                        self.violate(text);
+                    }
+                    self.push(Link::ToWorker(no), Message::ToWorker(message));
+                }
                 None => self.violate(format!("message to unknown worker {worker:?}: {message:?}")),
             },
             sched::Action::WorkerRemoved { worker, .. } => {
@@ -358,6 +388,10 @@ impl World {
                 if let Err(text) = worker.start(&key, run_id, &dependencies) {
                     self.violate(format!("worker {no}: {text}"));
                 }
+                let there = |no: WorkerNo| self.registered.values().any(|other| *other == no);
+                if let Err(text) = self.ledger.starts(no, &key, self.now, there) {
+                    self.violate(text);
+                }
                 self.effects.push(Effect::Started { worker: no, key, run: run_id, interrupted: false });
             }
             Action::CancelExecution { key, run_id } => {
@@ -394,6 +428,7 @@ impl World {
         let registration = worker.registration(&self.case, stimulus_id.clone());
         self.workers.insert(no, worker);
         self.registered.insert(address, no);
+        self.ledger.registered(no, self.now);
         self.tell_scheduler(sched::Event::AddWorker(Box::new(registration)));
         let running = WorkerStatusChange { status: WorkerStatus::Running, stimulus_id };
         self.push(Link::FromWorker(no), Message::FromWorker(running.into()));

@@ -270,3 +270,23 @@ fn adaptive_scaling_asks_for_workers_and_lets_idle_ones_go() {
     kit.release(&["x"]);
     assert_eq!(kit.state.adaptive_target(5.0), 0);
 }
+
+#[test]
+fn a_result_that_comes_while_its_worker_retires_is_saved_too() {
+    let mut kit = Kit::new(&[2, 2]);
+    kit.submit(vec![task("x"), task("y"), task("z")], &["x", "y", "z"]);
+    let old = kit.worker_of("x");
+    let other = ["y", "z"].into_iter().find(|key| kit.worker_of(key) == old).expect("two of three on one of two");
+    kit.finish("x");
+    retire(&mut kit, &[old], true);
+    // The copy is there, and the manager finds nothing left to do; then the other task ends.
+    kit.say(3 - old, add_keys(&["x"]));
+    kit.finish(other);
+    kit.pass(1.9);
+    assert_eq!(kit.state.worker_count(), 2, "it has the only copy of {other}");
+    kit.pass(2.0);
+    kit.say(3 - old, add_keys(&[other]));
+    kit.pass(4.0);
+    assert_eq!(kit.state.worker_count(), 1);
+    kit.assert_states([("x", Some(Memory)), (other, Some(Memory))]);
+}
