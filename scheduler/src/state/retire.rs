@@ -72,12 +72,19 @@ impl State {
     /// What a worker is to be again if its retirement fails. A worker that only seems to be closing still owes us the
     /// answer to a roll-back: it would never run again if that were taken for what it was.
     fn status_before_retiring(&self, worker: WorkerId) -> WorkerStatus {
-        let status = self.workers[worker].status;
-        if status != WorkerStatus::ClosingGracefully {
-            return status;
-        }
-        let mut open = self.retirements.iter().flat_map(|retirement| &retirement.open);
-        open.find(|other| other.worker == worker).map_or(WorkerStatus::Running, |other| other.status_before)
+        let status = match self.workers[worker].status {
+            WorkerStatus::ClosingGracefully => {
+                let mut open = self.retirements.iter().flat_map(|retirement| &retirement.open);
+                open.find(|other| other.worker == worker).map(|other| other.status_before)
+            }
+            status @ (WorkerStatus::Init
+            | WorkerStatus::Running
+            | WorkerStatus::Paused
+            | WorkerStatus::Closing
+            | WorkerStatus::Closed) => Some(status),
+        };
+        // One that is only starting would run by then.
+        status.filter(|status| *status != WorkerStatus::Init).unwrap_or(WorkerStatus::Running)
     }
 
     /// The part of the active memory manager's round that empties retiring workers.

@@ -1,12 +1,29 @@
 //! Faults that simulated clusters brought up, each in its smallest form.
 
 use super::super::TaskState::{Erred, NoWorker, Processing, Queued, Waiting};
-use super::super::testing::{Kit, address, annotated, release_worker_data, task, task_of};
-use super::super::{Config, Event, NewTask};
+use super::super::testing::{CLIENT, Kit, address, annotated, release_worker_data, task, task_of, worker};
+use super::super::{Config, Event, NewTask, NewWorker};
 use dask_protocol::message::{SchedulerToWorker, WorkerStatus};
 
 fn actor(key: &str) -> NewTask {
     NewTask { actor: true, ..task(key) }
+}
+
+fn retire(worker: usize) -> Event {
+    Event::RetireWorkers {
+        workers: vec![address(worker)],
+        remove: true,
+        close: true,
+        token: 1,
+        stimulus_id: "retire-workers".into(),
+    }
+}
+
+fn told_status(message: &SchedulerToWorker) -> Option<WorkerStatus> {
+    match message {
+        SchedulerToWorker::WorkerStatusChange(change) => Some(change.status),
+        _ => None,
+    }
 }
 
 #[test]
@@ -62,21 +79,11 @@ fn worker_retired_twice_in_vain_runs_again() {
     let mut kit = Kit::new(&[1]);
     kit.submit(vec![task("x")], &["x"]);
     kit.finish("x");
-    let retire = || Event::RetireWorkers {
-        workers: vec![address(1)],
-        remove: true,
-        close: true,
-        token: 1,
-        stimulus_id: "retire-workers".into(),
-    };
-    kit.handle(retire());
+    kit.handle(retire(1));
     // The answer to the first request comes; the one to its roll-back is still under way.
     kit.set_status(1, WorkerStatus::ClosingGracefully);
-    kit.handle(retire());
-    let told = kit.to_worker(1).into_iter().filter_map(|message| match message {
-        SchedulerToWorker::WorkerStatusChange(change) => Some(change.status),
-        _ => None,
-    });
+    kit.handle(retire(1));
+    let told = kit.to_worker(1).into_iter().filter_map(told_status);
     assert_eq!(told.last(), Some(WorkerStatus::Running));
 }
 
@@ -94,4 +101,19 @@ fn task_that_was_to_err_but_is_retried_first_keeps_its_waiters() {
     // Its death errs `r`, and the loss of the actor has `r` made again in the same round.
     kit.lose(1);
     kit.assert_states([("r", Some(Queued)), ("x", Some(Waiting)), ("w", Some(Waiting))]);
+}
+
+#[test]
+fn worker_retired_in_vain_while_it_starts_is_told_to_run() {
+    let mut kit = Kit::new(&[1]);
+    kit.add_worker(NewWorker { status: WorkerStatus::Init, ..worker(2, 1) });
+    kit.handle(Event::UpdateData {
+        data: vec![("x".into(), vec![address(2)], 8)],
+        client: Some(CLIENT.into()),
+        stimulus_id: "scatter".into(),
+    });
+    kit.set_status(1, WorkerStatus::Paused);
+    kit.handle(retire(2));
+    let told = kit.to_worker(2).into_iter().filter_map(told_status);
+    assert_eq!(told.collect::<Vec<_>>(), [WorkerStatus::ClosingGracefully, WorkerStatus::Running]);
 }
