@@ -16,7 +16,7 @@ use super::step::{Step, TaskDef, WorkerNo};
 /// Of so many ordinary seeds one is of each scenario.
 const SHARE: u64 = 25;
 /// Workers that an ordinary seed may grow to.
-const SMALL_MAX: u32 = 20;
+const SMALL_MAX: u32 = 12;
 
 /// Which script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,12 +77,13 @@ fn case(scenario: Scenario, seed: u64, slots: u32, rng: &mut SmallRng) -> Case {
 }
 
 fn scale_out(seed: u64, small: bool, rng: &mut SmallRng) -> (Case, Plan) {
-    let (before, after) = if small { (3, rng.random_range(5..=SMALL_MAX)) } else { (8, 100) };
+    let (before, after) = if small { (2, rng.random_range(5..=SMALL_MAX)) } else { (8, 100) };
     let case = case(Scenario::ScaleOut, seed, after, rng);
     let mut script = begin(before);
-    let threads = after * case.slots[0].nthreads;
-    // Work enough for all of them, long after the last has come.
-    script.push((0.3, submit(4 * threads, rng)));
+    // The first workers alone would be busy for 30 tasks of 0.2 s, which is long after the last has come, and there is
+    // work for all then.
+    let loads = (4 * after + 30 * before) * case.slots[0].nthreads;
+    script.push((0.3, submit(loads, rng)));
     let joins = rng.random_range(0.5..2.0);
     script.extend((before..after).map(|slot| (1.0 + joins * rng.random_range(0.0..1.0), Step::Start { slot })));
     let plan = Plan::scripted(SmallRng::seed_from_u64(rng.random()), script);
