@@ -10,6 +10,7 @@ mod cursor;
 mod encode;
 mod error;
 mod exception;
+mod function;
 mod graph;
 mod instance;
 mod intake;
@@ -31,6 +32,7 @@ pub use exception::{
     KilledWorker, NoValidWorkerError, NoWorkerError, PickledException, builtin_exception, timeout_error,
     write_exception,
 };
+pub use function::PickledFunction;
 pub use graph::{Graph, GraphTask, NodeClass, TaskSpec};
 pub use instance::write_instance;
 pub use intake::{Intake, read_expression, read_task_dict};

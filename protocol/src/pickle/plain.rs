@@ -25,21 +25,25 @@ const OPAQUE_BYTES_BASE: usize = 1 << 16;
 /// [`PickleError`] when the bytes are malformed, over a limit, recursive, or hold an integer beyond 64 bits.
 pub fn loads_plain(pickle: &Bytes, buffers: &[Bytes]) -> Result<PickleValue, PickleError> {
     let arena = reader::read(pickle, buffers.len())?;
-    let bytes_max = OPAQUE_BYTES_BASE.saturating_add(pickle.len().saturating_mul(OPAQUE_BYTES_FACTOR));
-    let writer = Writer::new(&arena, bytes_max);
-    let mut decoder = Decoder { arena: &arena, buffers, writer, values: 0 };
-    decoder.decode(arena.root, 0)
+    Decoder::new(&arena, buffers, pickle.len()).decode(arena.root, 0)
 }
 
-struct Decoder<'a> {
+/// Turns nodes of one pickle into plain values.
+pub(super) struct Decoder<'a> {
     arena: &'a Arena,
     buffers: &'a [Bytes],
     writer: Writer<'a>,
     values: usize,
 }
 
-impl Decoder<'_> {
-    fn decode(&mut self, id: NodeId, depth: usize) -> Result<PickleValue, PickleError> {
+impl<'a> Decoder<'a> {
+    /// For a pickle of `pickle_bytes` bytes, which bounds what its objects may take.
+    pub fn new(arena: &'a Arena, buffers: &'a [Bytes], pickle_bytes: usize) -> Decoder<'a> {
+        let bytes_max = OPAQUE_BYTES_BASE.saturating_add(pickle_bytes.saturating_mul(OPAQUE_BYTES_FACTOR));
+        Decoder { arena, buffers, writer: Writer::new(arena, bytes_max), values: 0 }
+    }
+
+    pub fn decode(&mut self, id: NodeId, depth: usize) -> Result<PickleValue, PickleError> {
         self.values += 1;
         if self.values > PLAIN_VALUES_MAX {
             return Err(PickleError::TooLarge { what: "a value count", actual: self.values, limit: PLAIN_VALUES_MAX });

@@ -20,8 +20,9 @@ use super::events::{EventLog, topics};
 use super::identity;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
 use super::shuffles::Shuffles;
-use super::task_stream::TaskStream;
-use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, Seconds, State, WorkerHeartbeat};
+use super::task_stream::{self, TaskStream};
+use super::trackers::{Tracker, TrackerId, Trackers, Transition};
+use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, Seconds, State, TaskState, WorkerHeartbeat};
 
 /// How long the events of a peer that left are kept (`distributed.scheduler.events-cleanup-delay`), in seconds.
 const EVENTS_CLEANUP_DELAY: f64 = 3600.0;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) totals: Totals,
     pub(crate) shuffles: Shuffles,
     pub(crate) task_stream: TaskStream,
+    trackers: Trackers,
     actions: Actions,
     retirements: HashMap<u64, oneshot::Sender<Retired>>,
     status_listeners: Vec<StatusSender>,
@@ -91,6 +93,7 @@ impl Core {
             totals: Totals::default(),
             shuffles: Shuffles::default(),
             task_stream: TaskStream::default(),
+            trackers: Trackers::default(),
             actions: Actions::new(),
             retirements: HashMap::new(),
             status_listeners: Vec::new(),
@@ -105,31 +108,84 @@ impl Core {
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
             Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),
-            Event::WorkerMessage { worker, message } if self.task_stream.wants(&message) => {
-                self.record_task(&worker, &message);
-                self.tell_state(Event::WorkerMessage { worker, message });
+            Event::WorkerMessage { worker, message } if self.records_tasks() => {
+                let record = self.record_task(&worker, &message);
+                self.tell_state(Event::WorkerMessage { worker, message }, record);
             }
-            event => self.tell_state(event),
+            event => {
+                if let Event::UpdateGraph(graph) = &event {
+                    self.trackers.graph(&graph.keys);
+                }
+                self.tell_state(event, None);
+            }
         }
     }
 
-    fn tell_state(&mut self, event: Event) {
+    /// `record` is what the event, if it ends a task, tells of it.
+    fn tell_state(&mut self, event: Event, record: Option<(Key, Value)>) {
         let now = self.clock.now();
         self.state.handle(now, event, &mut self.actions);
+        if !self.trackers.is_empty() {
+            self.tell_trackers(record);
+        }
         self.carry_out();
         self.follow_up_shuffles();
     }
 
-    /// Keeps what a worker tells of a task, if the task is being processed there.
-    fn record_task(&mut self, worker: &Address, message: &WorkerToScheduler) {
-        let key = match message {
-            WorkerToScheduler::TaskFinished(finished) => &finished.key,
-            WorkerToScheduler::TaskErred(erred) => &erred.key,
-            _ => return,
-        };
-        if self.state.task(key).is_some_and(|task| task.processing_on == Some(worker)) {
-            self.task_stream.record(worker, message);
+    fn records_tasks(&self) -> bool {
+        self.task_stream.is_enabled() || !self.trackers.is_empty()
+    }
+
+    /// What a worker tells of a task that it ends, if the task is being processed there. Goes to the task stream.
+    fn record_task(&mut self, worker: &Address, message: &WorkerToScheduler) -> Option<(Key, Value)> {
+        let record = task_stream::Record::of(worker, message)?;
+        if self.state.task(&record.key).is_none_or(|task| task.processing_on != Some(worker)) {
+            return None;
         }
+        let told = (record.key.clone(), record.fields.clone());
+        self.task_stream.add(record);
+        Some(told)
+    }
+
+    fn tell_trackers(&mut self, record: Option<(Key, Value)>) {
+        let transition = |seen: crate::state::ObservedTransition| {
+            let ended = record.as_ref().filter(|(key, _)| *key == seen.key && seen.start == TaskState::Processing);
+            let record = ended.map(|(_, record)| record.clone());
+            Transition { key: seen.key, start: seen.start, finish: seen.finish, record }
+        };
+        let transitions: Vec<Transition> = self.state.take_observed().into_iter().map(transition).collect();
+        self.trackers.transitions(&transitions, &self.state);
+    }
+
+    /// Adds something that follows transitions, made from the present state. None when `make` makes none, or there are
+    /// too many.
+    pub(crate) fn track(&mut self, make: impl FnOnce(&State) -> Option<Tracker>) -> Option<TrackerId> {
+        let id = self.trackers.add(make(&self.state)?);
+        self.state.observe_transitions(!self.trackers.is_empty());
+        id
+    }
+
+    /// What a tracker has to tell now.
+    pub(crate) fn tracker_report(&mut self, id: TrackerId) -> Option<Value> {
+        self.trackers.report(id, &self.state)
+    }
+
+    /// Ends a tracker.
+    pub(crate) fn untrack(&mut self, id: TrackerId) {
+        self.trackers.remove(id);
+        self.state.observe_transitions(!self.trackers.is_empty());
+    }
+
+    /// Ends the tracker of this name that collects metadata; what it collected.
+    pub(crate) fn untrack_metadata(&mut self, name: &str) -> Option<Value> {
+        let metadata = self.trackers.remove_metadata(name);
+        self.state.observe_transitions(!self.trackers.is_empty());
+        metadata.map(super::trackers::TaskMetadata::into_reply)
+    }
+
+    /// `Client.restart` has forgotten all tasks.
+    pub(crate) fn restarted(&mut self) {
+        self.trackers.restart();
     }
 
     fn seen(&mut self, worker: &Address) {

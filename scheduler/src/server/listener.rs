@@ -94,6 +94,7 @@ async fn serve_requests(server: Arc<Server>, mut comm: Comm) {
             "register-client" => return client_stream::serve(server, comm, request).await,
             "register-worker" => return worker_stream::serve(server, comm, request).await,
             "register_nanny" => return rpc::nanny::register(server, comm, request).await,
+            "feed" if !server.blocks("feed") => return rpc::feed::serve(server, comm, request).await,
             "subscribe_worker_status" => return rpc::status::subscribe(server, comm, request).await,
             _ => {}
         }

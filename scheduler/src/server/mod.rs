@@ -21,6 +21,7 @@ mod scheduler;
 mod shared;
 mod shuffles;
 mod task_stream;
+mod trackers;
 mod versions;
 mod worker_stream;
 

@@ -56,6 +56,11 @@ impl Server {
         });
     }
 
+    /// Whether an op is refused (`blocked-handlers`).
+    pub(crate) fn blocks(&self, op: &str) -> bool {
+        self.options.blocked_handlers.iter().any(|blocked| blocked == op)
+    }
+
     /// Ports by service name, as the identity tells them.
     pub(crate) fn services(&self) -> Value {
         let dashboard = self.dashboard_port.get().map(|&port| ("dashboard", i64::from(port).into()));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use dask_protocol::message::{StartStop, TaskErred, TaskFinished, WorkerToScheduler};
-use dask_protocol::{Address, Value};
+use dask_protocol::{Address, Key, Value};
 
 use crate::state::Seconds;
 
@@ -19,9 +19,30 @@ pub(crate) struct TaskStream {
     index: u64,
 }
 
-struct Record {
+/// One task that finished or erred.
+pub(crate) struct Record {
+    /// Its key.
+    pub(crate) key: Key,
     stop: Seconds,
-    fields: Value,
+    /// What the worker told, by upstream's names.
+    pub(crate) fields: Value,
+}
+
+impl Record {
+    /// What a worker's message tells of a task that it ends; none for other messages.
+    pub(crate) fn of(worker: &Address, message: &WorkerToScheduler) -> Option<Record> {
+        let (key, mut fields, startstops) = match message {
+            WorkerToScheduler::TaskFinished(finished) => {
+                (&finished.key, finished_fields(finished), &finished.startstops)
+            }
+            WorkerToScheduler::TaskErred(erred) => (&erred.key, erred_fields(erred), &erred.startstops),
+            _ => return None,
+        };
+        let stop = startstops.iter().map(|part| part.stop).fold(f64::NEG_INFINITY, f64::max);
+        fields.push(("worker", worker.as_str().into()));
+        fields.push(("startstops", Value::Array(startstops.iter().map(start_stop).collect())));
+        Some(Record { key: key.clone(), stop, fields: Value::map(fields) })
+    }
 }
 
 /// Which records are wanted; names as the arguments of `get_task_stream`.
@@ -40,26 +61,20 @@ impl TaskStream {
         self.index
     }
 
-    /// Whether a message is to be recorded, so that it must be kept until it is known to count.
-    pub(crate) fn wants(&self, message: &WorkerToScheduler) -> bool {
-        self.enabled && matches!(message, WorkerToScheduler::TaskFinished(_) | WorkerToScheduler::TaskErred(_))
+    /// Whether somebody has asked, so that records are kept.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
     }
 
-    /// Records a task that finished or erred on a worker.
-    pub(crate) fn record(&mut self, worker: &Address, message: &WorkerToScheduler) {
-        let (fields, startstops) = match message {
-            WorkerToScheduler::TaskFinished(finished) => (finished_fields(finished), &finished.startstops),
-            WorkerToScheduler::TaskErred(erred) => (erred_fields(erred), &erred.startstops),
-            _ => return,
-        };
-        let stop = startstops.iter().map(|part| part.stop).fold(f64::NEG_INFINITY, f64::max);
-        let mut fields = fields;
-        fields.push(("worker", worker.as_str().into()));
-        fields.push(("startstops", Value::Array(startstops.iter().map(start_stop).collect())));
+    /// Keeps a record, if somebody has asked for any.
+    pub(crate) fn add(&mut self, record: Record) {
+        if !self.enabled {
+            return;
+        }
         if self.records.len() >= RECORDS_MAX {
             self.records.pop_front();
         }
-        self.records.push_back(Record { stop, fields: Value::map(fields) });
+        self.records.push_back(record);
         self.index += 1;
     }
 
@@ -142,18 +157,24 @@ mod tests {
         })
     }
 
+    fn record(i: u32) -> Record {
+        Record::of(&"tcp://h:1".into(), &finished(i)).expect("it ends a task")
+    }
+
     #[test]
     fn nothing_is_wanted_before_the_first_question() {
         let mut stream = TaskStream::default();
-        assert!(!stream.wants(&finished(0)));
+        stream.add(record(0));
         assert_eq!(stream.index(), 0);
-        assert!(stream.wants(&finished(0)));
+        stream.add(record(0));
+        assert_eq!(stream.index(), 1);
     }
 
     #[test]
     fn records_are_found_by_index_time_and_count() {
         let mut stream = TaskStream::default();
-        (0..10).for_each(|i| stream.record(&"tcp://h:1".into(), &finished(i)));
+        stream.index();
+        (0..10).for_each(|i| stream.add(record(i)));
         let keys = |stream: &mut TaskStream, wanted: Wanted| -> Vec<i64> {
             stream.collect(&wanted).iter().filter_map(|record| record.get("key")?.as_i64()).collect()
         };

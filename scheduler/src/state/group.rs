@@ -6,6 +6,7 @@ use slab::Slab;
 use super::config::Config;
 use super::event::Seconds;
 use super::ids::{FastMap, GroupId, IdSet, PrefixId, WorkerId};
+use super::spans::Spans;
 use super::task::TaskState;
 
 /// Longest duration taken from a peer, in seconds: longer ones are clock errors (30 years).
@@ -31,6 +32,13 @@ impl StateCounts {
 
     pub(super) fn sub(&mut self, state: TaskState) {
         self.0[state as usize] -= 1;
+    }
+
+    /// Whether nothing is left to compute (`TaskGroup.done`).
+    pub fn is_done(&self) -> bool {
+        const OPEN: [TaskState; 4] =
+            [TaskState::Waiting, TaskState::NoWorker, TaskState::Queued, TaskState::Processing];
+        OPEN.iter().all(|state| self.get(*state) == 0)
     }
 
     /// How many are known in any state but forgotten.
@@ -137,6 +145,7 @@ pub(super) struct Groups {
     group_ids: FastMap<Key, GroupId>,
     pub(super) prefixes: Vec<Prefix>,
     prefix_ids: FastMap<String, PrefixId>,
+    pub(super) spans: Spans,
     /// The group key last looked up: the tasks of one layer come one after another.
     last: Option<(Key, GroupId)>,
 }
@@ -230,6 +239,7 @@ impl Groups {
         let group = self.groups.remove(id.index());
         self.group_ids.swap_remove(&group.name);
         self.last = None;
+        self.spans.group_removed(id);
         for other in group.dependencies.iter().filter(|other| *other != id) {
             self.group_mut(other).dependents.remove(id);
         }

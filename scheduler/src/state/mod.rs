@@ -38,6 +38,7 @@ mod restart;
 mod retire;
 mod retry;
 mod scaling;
+mod spans;
 mod stealing;
 mod story;
 mod task;
@@ -63,7 +64,7 @@ pub use group::StateCounts;
 pub use queries::{ErredTask, PrefixView, TaskView, WorkerView};
 pub use scaling::WorkersToClose;
 pub use stealing::Declined;
-pub use story::StoryRow;
+pub use story::{ObservedTransition, StoryRow};
 pub use task::TaskState;
 pub use timeout::TimeoutReason;
 pub use worker::MemoryState;
@@ -129,6 +130,8 @@ pub struct State {
     story: Story,
     decisions: Decisions,
     incidents: Incidents,
+    /// Transitions since the shell last took them, while it wants them.
+    observed: Option<Vec<ObservedTransition>>,
     erred_tasks: std::collections::VecDeque<ErredTask>,
     type_names: FastSet<Arc<str>>,
 
@@ -189,6 +192,7 @@ impl State {
             story: Story::new(config.transition_log_length),
             decisions: Decisions::new(config.decision_log_length),
             incidents: Incidents::new(config.decision_log_length),
+            observed: None,
             erred_tasks: std::collections::VecDeque::new(),
             type_names: FastSet::default(),
             stimulus_id: "".into(),

@@ -370,6 +370,12 @@ impl State {
             .map(|(_, group)| (&group.name, self.groups.prefix(group.prefix).name.as_str(), &group.states))
     }
 
+    /// The span of a task: its tags, outermost first, and its id.
+    pub fn span_of(&self, key: &Key) -> Option<(Vec<String>, String)> {
+        let id = self.groups.group(self.tasks[self.tasks.id(key)?].group).span_id.as_ref()?;
+        Some((self.groups.spans.name(id).unwrap_or_default().to_vec(), id.clone()))
+    }
+
     /// Whether the active memory manager runs periodically.
     pub fn active_memory_manager_is_running(&self) -> bool {
         self.timers.amm_running

@@ -39,6 +39,19 @@ impl StoryRow {
     }
 }
 
+/// One transition, for whoever follows all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedTransition {
+    /// The task.
+    pub key: Key,
+    /// The state it left.
+    pub start: TaskState,
+    /// The state it reached.
+    pub finish: TaskState,
+    /// What set it off.
+    pub stimulus_id: StimulusId,
+}
+
 /// A ring of the latest transitions.
 #[derive(Debug)]
 pub(super) struct Story {

@@ -240,10 +240,7 @@ impl State {
             let restrictions = self.resolve_restrictions(&new.annotations.workers);
             self.tasks[id].restrictions = Some(Box::new(restrictions));
         }
-        if let Some(span) = new.annotations.span_ids.last() {
-            let group = self.groups.group_mut(group);
-            group.span_id.get_or_insert_with(|| span.clone());
-        }
+        self.groups.assign_span(group, &new.annotations, self.now);
         self.give_spec(id, new);
     }
 

@@ -4,6 +4,7 @@ pub(super) mod broadcast;
 pub(super) mod dump;
 pub(super) mod events;
 pub(crate) mod explain;
+pub(super) mod feed;
 pub(super) mod gather;
 pub(super) mod heartbeat;
 pub(super) mod metadata;
@@ -47,7 +48,7 @@ pub(super) fn only_waits(op: &str) -> bool {
 /// Answers a request that does not take its connection over.
 pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
     let op = request.op();
-    if server.options.blocked_handlers.iter().any(|blocked| blocked == op) {
+    if server.blocks(op) {
         let text = format!(
             "The '{op}' handler has been explicitly disallowed in Scheduler, possibly due to security concerns."
         );
@@ -85,6 +86,9 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "rebalance" => rebalance::rebalance(server, &request).await,
         "amm_handler" => workers::amm_handler(server, &request).await,
         "get_task_stream" => tasks::task_stream(server, &request).await,
+        "start_task_metadata" => tasks::start_task_metadata(server, &request).await,
+        "stop_task_metadata" => tasks::stop_task_metadata(server, &request).await,
+        "set_restrictions" => tasks::set_restrictions(server, &request).await,
         "get_task_stream_index" => tasks::task_stream_index(server).await,
         "broadcast" => broadcast::broadcast(server, &request).await,
         "proxy" => broadcast::proxy(server, &request).await,
@@ -108,7 +112,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "unregister_nanny_plugin" => plugins::unregister_nanny_plugin(server, &request).await,
         "run_function" => python::run_function(server, &request).await,
         "register_scheduler_plugin" => python::register_scheduler_plugin(server, &request).await,
-        "feed" | "unregister_scheduler_plugin" | "performance_report" => Err(needs_python(op)),
+        "unregister_scheduler_plugin" | "performance_report" => Err(needs_python(op)),
         _ => match extensions::answer(server, &request).await {
             Some(answered) => answered,
             None => Err(unknown(op)),

@@ -48,6 +48,7 @@ pub(crate) async fn restart(server: &Server, request: &Request) -> Reply {
     let stimulus_id = stimulus_id(server, &args, "restart");
     info!(target: "distributed.scheduler", "Restarting workers and releasing all keys (stimulus_id='{stimulus_id}')");
     server.driver.event(Event::Restart { stimulus_id: stimulus_id.clone() }).await?;
+    server.driver.run(super::super::core::Core::restarted).await?;
     server.extensions.restart();
     server.metadata.clear();
     restart_all(server, Args { workers: Value::Nil, on_error: None, ..args }, stimulus_id).await?;

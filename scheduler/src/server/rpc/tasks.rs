@@ -1,13 +1,14 @@
 //! Requests about tasks that change the state: `retry`, `add_keys`.
 
-use dask_protocol::message::{Keys, Request, StimulusId};
-use dask_protocol::{Address, Value};
+use dask_protocol::message::{Keys, Pairs, Request, StimulusId};
+use dask_protocol::{Address, Key, Value};
 use serde::Deserialize;
 use tracing::info;
 
-use super::super::failure::{Reply, reply};
+use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::shared::Server;
 use super::super::task_stream::Wanted;
+use super::super::trackers::{TaskMetadata, Tracker};
 use super::ok;
 use crate::graph::intake::parse_timedelta;
 use crate::state::Event;
@@ -58,6 +59,55 @@ pub(crate) async fn task_stream(server: &Server, request: &Request) -> Reply {
     };
     let wanted = Wanted { start: moment(&start), stop: moment(&stop), count, start_index };
     reply(&server.driver.run(move |core| core.task_stream.collect(&wanted)).await?)
+}
+
+/// `start_task_metadata`: collects metadata of the tasks submitted from now on.
+pub(crate) async fn start_task_metadata(server: &Server, request: &Request) -> Reply {
+    let name = request.args::<MetadataName>()?.name;
+    let started = server.driver.run(move |core| core.track(|_| Some(Tracker::Metadata(TaskMetadata::new(name)))));
+    started.await?.ok_or_else(|| Failure::runtime("too many blocks collect metadata at the same time"))?;
+    nil()
+}
+
+/// `stop_task_metadata`: what was collected, by key.
+pub(crate) async fn stop_task_metadata(server: &Server, request: &Request) -> Reply {
+    let name = request.args::<MetadataName>()?.name;
+    let unknown = Failure::value(format!("no block called {name} collects metadata of tasks"));
+    let collected = server.driver.run(move |core| core.untrack_metadata(&name)).await?;
+    reply(&collected.ok_or(unknown)?)
+}
+
+#[derive(Deserialize)]
+struct MetadataName {
+    #[serde(default)]
+    name: String,
+}
+
+/// `set_restrictions`: where tasks may run from now on. One worker, several, or nil for any.
+pub(crate) async fn set_restrictions(server: &Server, request: &Request) -> Reply {
+    #[derive(Deserialize)]
+    struct Args {
+        worker: Pairs<Key, Value>,
+    }
+    let restrictions: Vec<(Key, Vec<Address>)> =
+        request.args::<Args>()?.worker.into_iter().map(|(key, named)| (key, addresses(&named))).collect();
+    let set = server.driver.run(move |core| {
+        let unknown = restrictions.iter().find(|(key, _)| core.state.task_state(key).is_none());
+        if let Some((key, _)) = unknown {
+            return Err(Failure::key(key.to_string()));
+        }
+        core.handle(Event::SetRestrictions { restrictions });
+        Ok(())
+    });
+    set.await??;
+    nil()
+}
+
+fn addresses(named: &Value) -> Vec<Address> {
+    match named {
+        Value::Str(one) => vec![Address::from(one.as_str())],
+        several => several.as_items().unwrap_or_default().iter().filter_map(Value::as_str).map(Address::from).collect(),
+    }
 }
 
 /// `add_keys`: a worker tells that it holds copies.

@@ -14,6 +14,7 @@ use dask_protocol::{Address, Key, Value};
 use super::State;
 use super::action::Action;
 use super::ids::{TaskId, WorkerId};
+use super::story::ObservedTransition;
 use super::task::TaskState;
 
 pub(super) use erred::task_erred;
@@ -107,10 +108,24 @@ impl State {
     /// Logs a transition, and forgets the group with its last task.
     pub(in crate::state) fn end_transition(&mut self, key: Key, id: TaskId, start: TaskState) {
         let finish = self.tasks.get(id).map_or(TaskState::Forgotten, |task| task.state);
+        if let Some(observed) = &mut self.observed {
+            let stimulus_id = self.stimulus_id.clone();
+            observed.push(ObservedTransition { key: key.clone(), start, finish, stimulus_id });
+        }
         let recommended = std::mem::take(&mut self.recommended);
         let keyed = recommended.iter().filter_map(|(id, finish)| Some((self.tasks.get(*id)?.key.clone(), *finish)));
         self.story.push(key, start, finish, keyed, self.stimulus_id.clone(), self.now);
         self.recommended = recommended;
+    }
+
+    /// Keeps every transition from now on for [`State::take_observed`], or no longer.
+    pub fn observe_transitions(&mut self, on: bool) {
+        self.observed = on.then(|| self.observed.take().unwrap_or_default());
+    }
+
+    /// The transitions since the last call.
+    pub fn take_observed(&mut self) -> Vec<ObservedTransition> {
+        self.observed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn transition_directly(&mut self, id: TaskId, finish: TaskState) -> Direct {
