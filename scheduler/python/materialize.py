@@ -388,6 +388,18 @@ def is_overridden(instance, base, name):
     return getattr(type(instance), name, None) not in (None, getattr(base, name))
 
 
+def write_dump(body, frames):
+    import msgpack
+    from distributed import cluster_dump
+
+    async def state():
+        return msgpack.loads(frames[body["state"]], raw=False, use_list=True, strict_map_key=False)
+
+    options = body["options"] or {}
+    settle(cluster_dump.write_state(state, body["url"], body["format"] or "msgpack", **options))
+    return Reply()
+
+
 def load_keys(frame):
     import msgpack
 
@@ -395,7 +407,8 @@ def load_keys(frame):
 
 
 OPERATIONS = {
-    operation.__name__: operation for operation in (materialize, annotate, versions, run_function, start_plugin)
+    operation.__name__: operation
+    for operation in (materialize, annotate, versions, run_function, start_plugin, write_dump)
 }
 
 

@@ -1,6 +1,5 @@
 """What a user looks at: progress, task streams, reports, profiles, stories, dumps, spans."""
 
-import asyncio
 import gzip
 import time
 
@@ -257,21 +256,6 @@ def test_the_cluster_measures_its_hardware(client):
     for sizes in hardware.values():
         assert sizes and all(speed > 0 for speed in sizes.values())
     assert "1 MiB" in hardware["disk"] and "10 kiB" in hardware["memory"] and "50 MiB" in hardware["network"]
-
-
-def test_a_connection_that_becomes_a_stream(client, address):
-    from distributed.core import connect
-
-    async def talk():
-        comm = await connect(address)
-        await comm.write({"op": "connection_stream", "reply": True})
-        await comm.write([{"op": "log-event", "topic": "streamed-events", "msg": "hello", "worker": "nobody"}])
-        await asyncio.sleep(0.2)
-        await comm.write([{"op": "close-stream"}])
-        await comm.close()
-
-    client.sync(talk)
-    assert client.scheduler_info()["type"] == "Scheduler"
 
 
 def test_a_delayed_graph_shows_its_progress(client, capsys):

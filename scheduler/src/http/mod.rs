@@ -4,6 +4,7 @@ mod explain;
 mod metrics;
 mod pages;
 mod proxy;
+pub(crate) mod report;
 mod snapshot;
 
 use std::sync::Arc;

@@ -20,7 +20,7 @@ fn page(title: &str, body: &str) -> String {
 }
 
 /// Text as it may stand in HTML.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -98,7 +98,7 @@ pub(super) fn worker(worker: &WorkerRow) -> String {
 
 /// As `dask.utils.format_bytes`.
 #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [(&str, u32); 5] = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("kiB", 10)];
     for (unit, shift) in UNITS {
         let whole = 1_u64 << shift;

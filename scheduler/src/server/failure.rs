@@ -1,9 +1,11 @@
 //! Why a request cannot be answered, as the exception its caller gets.
 
-use dask_protocol::message::{ErrorReply, Message};
+use dask_protocol::message::{ErrorInfo, ErrorReply, Message};
 use dask_protocol::pickle::{PickledException, builtin_exception, timeout_error};
 use dask_protocol::{CommError, DecodeError};
 use serde::Serialize;
+
+use crate::graph::helper::HelperError;
 
 /// The answer to a request: a packed reply, or the exception instead.
 pub(crate) type Reply = Result<Message, Failure>;
@@ -91,6 +93,32 @@ impl From<CommError> for Failure {
             | CommError::Handshake { .. }
             | CommError::Tls(_) => Failure::builtin("OSError", &error.to_string()),
         }
+    }
+}
+
+/// What Python beside the scheduler raised is passed on; anything else about it is a `RuntimeError`.
+impl From<HelperError> for Failure {
+    fn from(error: HelperError) -> Failure {
+        match error {
+            HelperError::Raised(info) => {
+                Failure::Relayed(Message::encode(&raised("uncaught-error", *info)).expect("an error reply always packs"))
+            }
+            HelperError::NoPython(_)
+            | HelperError::Died(_)
+            | HelperError::Environment(_)
+            | HelperError::Answer(_) => Failure::runtime(error.to_string()),
+        }
+    }
+}
+
+/// An exception of Python's as a reply.
+pub(crate) fn raised(status: &str, error: ErrorInfo) -> ErrorReply {
+    ErrorReply {
+        status: status.to_owned(),
+        exception: error.exception,
+        traceback: error.traceback,
+        exception_text: error.exception_text.to_string(),
+        traceback_text: error.traceback_text.to_string(),
     }
 }
 

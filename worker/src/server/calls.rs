@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Closed;
+use super::benchmark;
 use super::gather::{self, Got};
 use super::serve_data;
 use super::shared::{Shared, arrived, error_reply, stimulus};
@@ -85,6 +86,9 @@ async fn dispatch(shared: &Arc<Shared>, op: &str, peer: Address, request: &Reque
             Ok(Value::map(["counts", "keys"].map(|name| (name, Value::Array(Vec::new())))))
         }
         "terminate" => terminate(shared, request),
+        "benchmark_disk" => benchmark_disk(shared).await,
+        "benchmark_memory" => in_background(benchmark::memory).await,
+        "benchmark_network" => benchmark_network(shared, request).await,
         "versions" if shared.python().is_none() => Ok(shared.versions.clone()),
         "run" | "run_coroutine" | "actor_execute" | "actor_attribute" | "plugin-add" | "plugin-remove"
         | "upload_file" | "call_stack" | "versions" | "profile" | "profile_metadata" => {
@@ -231,6 +235,28 @@ async fn fetch_patiently(shared: &Shared, peer: &Address, keys: &[Key]) -> Vec<(
         }
     }
     Vec::new()
+}
+
+/// Runs what blocks on a thread of its own.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|stopped| Failed::new("RuntimeError", &stopped.to_string()))
+}
+
+async fn benchmark_disk(shared: &Shared) -> Result<Value, Failed> {
+    let directory = shared.identity.local_directory.clone();
+    let measured = in_background(move || benchmark::disk(&directory)).await?;
+    measured.map_err(|error| Failed::new("OSError", &format!("the worker's directory cannot be written: {error}")))
+}
+
+async fn benchmark_network(shared: &Shared, request: &Request) -> Result<Value, Failed> {
+    #[derive(Deserialize)]
+    struct Network {
+        address: Address,
+    }
+    let Network { address } = args(request)?;
+    let measured = benchmark::network(&shared.pool, &address).await;
+    measured.map_err(|error| Failed::new("OSError", &format!("worker {address} does not answer: {error}")))
 }
 
 fn monitor_info(shared: &Shared, request: &Request) -> Result<Value, Failed> {

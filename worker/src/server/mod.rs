@@ -2,6 +2,7 @@
 //!
 //! [`Worker::start`] assembles the parts; the driver then owns the state, and everything else talks to it by messages.
 
+mod benchmark;
 mod calls;
 mod closing;
 mod connection;

@@ -300,3 +300,21 @@ impl StartPlugin {
         read::<Written>(frames).map(|Written {}| ())
     }
 }
+
+/// The request to write a dump of the cluster, and its reply.
+pub(super) struct WriteDump;
+
+impl WriteDump {
+    pub(super) fn frames(url: &str, format: Value, options: Value, state: Value) -> Result<Vec<Bytes>, HelperError> {
+        let fields = [("op", "write_dump".into()), ("url", url.into()), ("format", format), ("options", options)];
+        let untold = |error| HelperError::Environment(format!("a dump that cannot be told: {error}"));
+        let body = pack(&Value::map(fields.into_iter().chain([("state", Value::Int(1))])));
+        Ok(vec![body, rmp_serde::to_vec_named(&state).map(Bytes::from).map_err(untold)?])
+    }
+
+    pub(super) fn read(frames: &[Bytes]) -> Result<(), HelperError> {
+        #[derive(Deserialize)]
+        struct Written {}
+        read::<Written>(frames).map(|Written {}| ())
+    }
+}

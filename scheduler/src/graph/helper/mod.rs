@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use self::messages::{Annotated, StandIn, StartPlugin, Versions};
+use self::messages::{Annotated, StandIn, StartPlugin, Versions, WriteDump};
 pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames, RunFunction};
 use self::process::HelperProcess;
 
@@ -136,6 +136,15 @@ impl HelperPool {
         let stand_in = StandIn { facts, directory: self.directory()? };
         let reply = self.request(&function.frames(&stand_in)?).await?;
         RunFunction::read(&reply)
+    }
+
+    /// Writes a dump of the cluster to a URL of `fsspec`'s, in dask's `format`.
+    ///
+    /// # Errors
+    /// [`HelperError`]: what the storage raised, or what is wrong with the helpers.
+    pub async fn write_dump(&self, url: &str, format: Value, options: Value, state: Value) -> Result<(), HelperError> {
+        let reply = self.request(&WriteDump::frames(url, format, options, state)?).await?;
+        WriteDump::read(&reply)
     }
 
     /// Starts a pickled scheduler plugin in this and every later helper: uploaded files are importable from then on.

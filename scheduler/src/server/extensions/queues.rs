@@ -1,6 +1,7 @@
 //! `Queue`: values and futures handed from many clients to many.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use dask_protocol::message::Request;
 use dask_protocol::{Key, Value};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::failure::{Failure, Reply, SchedulerClosed, nil, reply};
 use super::super::shared::Server;
-use super::table::Table;
+use super::table::{Step, Table};
 use super::{KeyStatus, NAMES_MAX, deadline, desire, key_status, name_key, pseudo_client, unwant, wait_for_key};
 
 /// Most entries of one queue that has no size of its own.
@@ -159,15 +160,9 @@ impl Queues {
             let text = "Dask queues don't support simultaneous use of integer batch sizes and timeouts";
             return Err(Failure::unsupported(text));
         }
-        let taken = self.0.wait(deadline(&timeout)?, |all| {
-            let Some(queue) = all.get_mut(&name) else { return Some(Err(unknown(&name))) };
-            let available = queue.entries.len();
-            let count = count.unwrap_or(available);
-            (available >= count).then(|| Ok(queue.entries.drain(..count).collect::<Vec<_>>()))
-        });
-        let Some(taken) = taken.await else { return Err(Failure::timeout("")) };
+        let taken = self.take(&name, count, deadline(&timeout)?).await?;
         let mut answers = Vec::new();
-        for record in taken? {
+        for record in taken {
             answers.push(match record {
                 Record::Plain(value) => Answer { kind: "msgpack", value, status: None },
                 Record::Future(key) => {
@@ -180,6 +175,25 @@ impl Queues {
             [only] if one => reply(only),
             all => reply(all),
         }
+    }
+
+    /// That many entries, or all there are. They are taken as they come: a batch may be larger than the queue, and whoever
+    /// fills it waits for room.
+    async fn take(&self, name: &Key, count: Option<usize>, deadline: Option<Instant>) -> Result<Vec<Record>, Failure> {
+        let mut taken = Vec::new();
+        let enough = self.0.wait_in_steps(deadline, |all| {
+            let Some(queue) = all.get_mut(name) else { return Step::Done(Err(unknown(name))) };
+            let wanted = count.map_or(queue.entries.len(), |count| count - taken.len());
+            let available = wanted.min(queue.entries.len());
+            taken.extend(queue.entries.drain(..available));
+            match (wanted == available, available) {
+                (true, _) => Step::Done(Ok(())),
+                (false, 0) => Step::Wait,
+                (false, _) => Step::Changed,
+            }
+        });
+        enough.await.unwrap_or_else(|| Err(Failure::timeout("")))?;
+        Ok(taken)
     }
 
     /// `queue-future-release`: who popped the future holds it now.

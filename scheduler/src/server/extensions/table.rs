@@ -13,6 +13,16 @@ pub(super) struct Table<T> {
     changed: watch::Sender<()>,
 }
 
+/// How far something that waits for a table has come.
+pub(super) enum Step<R> {
+    /// It has its result.
+    Done(R),
+    /// It has changed the table and is to be tried again.
+    Changed,
+    /// It can do nothing until the table changes.
+    Wait,
+}
+
 impl<T: Default> Default for Table<T> {
     fn default() -> Table<T> {
         Table { data: Mutex::default(), changed: watch::Sender::new(()) }
@@ -39,13 +49,29 @@ impl<T> Table<T> {
     /// Tries again after each change until `f` has a result; `None` when the deadline comes first. `f` may change the
     /// table when it returns a result; others are then woken.
     pub(super) async fn wait<R>(&self, deadline: Option<Instant>, mut f: impl FnMut(&mut T) -> Option<R>) -> Option<R> {
+        self.wait_in_steps(deadline, |data| f(data).map_or(Step::Wait, Step::Done)).await
+    }
+
+    /// As [`Table::wait`], of something that is done bit by bit.
+    pub(super) async fn wait_in_steps<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut f: impl FnMut(&mut T) -> Step<R>,
+    ) -> Option<R> {
         let mut changes = self.changed.subscribe();
         loop {
-            changes.mark_unchanged();
-            let result = f(&mut self.lock());
-            if result.is_some() {
-                self.changed.send_replace(());
-                return result;
+            let step = f(&mut self.lock());
+            match step {
+                Step::Done(result) => {
+                    self.changed.send_replace(());
+                    return Some(result);
+                }
+                Step::Changed => {
+                    self.changed.send_replace(());
+                    changes.mark_unchanged();
+                    continue;
+                }
+                Step::Wait => {}
             }
             match deadline {
                 // The sender lives in the table, so waiting only ends with a change.

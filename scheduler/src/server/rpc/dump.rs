@@ -8,7 +8,7 @@ use dask_protocol::{Address, Key, Value};
 use serde::Deserialize;
 
 use super::super::core::Core;
-use super::super::failure::{Failure, Reply, reply};
+use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::identity;
 use super::super::shared::Server;
 use super::broadcast::{OnError, targets, to_peers};
@@ -23,12 +23,36 @@ struct Args {
 /// `dump_state`: the scheduler alone.
 pub(crate) async fn dump_state(server: &Arc<Server>, request: &Request) -> Reply {
     let Args { exclude } = request.args()?;
-    reply(&scheduler_state(server, &exclude).await?)
+    reply(&plain(scheduler_state(server, &exclude).await?))
 }
 
 /// `get_cluster_state`: the scheduler and what its workers answer to the same question.
 pub(crate) async fn cluster_state(server: &Arc<Server>, request: &Request) -> Reply {
     let Args { exclude } = request.args()?;
+    reply(&whole(server, &exclude).await?)
+}
+
+/// `dump_cluster_state_to_url`: Python beside the scheduler writes it, because only `fsspec` knows the user's storage.
+pub(crate) async fn to_url(server: &Arc<Server>, request: &Request) -> Reply {
+    #[derive(Deserialize)]
+    struct ToUrl {
+        url: String,
+        #[serde(default)]
+        exclude: Value,
+        #[serde(default)]
+        format: Value,
+    }
+    let ToUrl { url, exclude, format } = request.args()?;
+    let Value::Map(mut options) = request.args::<Value>()? else { return Err(Failure::value("no arguments")) };
+    let own = ["op", "reply", "close", "serializers", "url", "exclude", "format"];
+    options.retain(|(name, _)| name.as_str().is_some_and(|name| !own.contains(&name)));
+    let state = whole(server, &exclude).await?;
+    let written = server.graphs.helpers().write_dump(&url, format, Value::Map(options), state).await;
+    written.map_err(Failure::from)?;
+    nil()
+}
+
+async fn whole(server: &Arc<Server>, exclude: &Value) -> Result<Value, Failure> {
     let everybody = targets(server, Value::Nil, Value::Nil, false).await?;
     let ask =
         |op: &str, more: Option<(&'static str, Value)>| Value::map([("op", Value::from(op))].into_iter().chain(more));
@@ -36,11 +60,11 @@ pub(crate) async fn cluster_state(server: &Arc<Server>, request: &Request) -> Re
     let workers = to_peers(server, everybody.clone(), dump, &Value::Nil, OnError::Return).await?;
     let versions = to_peers(server, everybody, ask("versions", None), &Value::Nil, OnError::Ignore).await?;
     let own = server.graphs.versions(&[]).await;
-    reply(&Value::map([
-        ("scheduler", scheduler_state(server, &exclude).await?),
+    Ok(plain(Value::map([
+        ("scheduler", scheduler_state(server, exclude).await?),
         ("workers", by_address(workers)),
         ("versions", Value::map([("scheduler", own), ("workers", by_address(versions))])),
-    ]))
+    ])))
 }
 
 fn by_address(answers: Pairs<Address, Value>) -> Value {
@@ -80,11 +104,21 @@ fn plain(value: Value) -> Value {
     match value {
         Value::Set(items) | Value::Array(items) => Value::Array(items.into_iter().map(plain).collect()),
         Value::Map(entries) => {
-            Value::Map(entries.into_iter().map(|(name, value)| (plain(name), plain(value))).collect())
+            Value::Map(entries.into_iter().map(|(name, value)| (plain_name(name), plain(value))).collect())
         }
         Value::Enum { name, .. } => Value::Str(name),
         Value::Payload(payload) => Value::Str(format!("<{} bytes>", payload.len())),
         other => other,
+    }
+}
+
+/// Names that are arrays cannot be looked up in what Python makes of the file.
+fn plain_name(name: Value) -> Value {
+    match name {
+        Value::Array(_) | Value::Set(_) | Value::Map(_) => {
+            name.to_key().map_or_else(|| format!("{name:?}"), |key| key.to_string()).into()
+        }
+        other => plain(other),
     }
 }
 
@@ -118,5 +152,7 @@ mod tests {
     fn dumps_hold_nothing_that_only_dask_can_read() {
         let event = Value::map([("keys", Value::Set(vec!["x".into()]))]);
         assert_eq!(plain(event), Value::map([("keys", Value::from(vec!["x"]))]));
+        let measured = Value::Map(vec![(Value::from(vec!["execute", "inc"]), Value::Float(0.5))]);
+        assert_eq!(plain(measured), Value::map([("('execute', 'inc')", Value::Float(0.5))]));
     }
 }

@@ -15,6 +15,7 @@ pub(super) mod python;
 pub(super) mod queries;
 pub(super) mod rebalance;
 pub(super) mod replicate;
+pub(super) mod report;
 pub(super) mod restart;
 pub(super) mod retire;
 pub(super) mod scatter;
@@ -71,6 +72,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "dump_state" => dump::dump_state(server, &request).await,
         "get_cluster_state" => dump::cluster_state(server, &request).await,
         "explain" => explain::explain(server, &request).await,
+        "dump_cluster_state_to_url" => dump::to_url(server, &request).await,
         "check_idle" => queries::idle_since(server).await,
         "versions" => queries::versions(server, &request).await,
         "adaptive_target" => workers::adaptive_target(server, &request).await,
@@ -112,7 +114,8 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "unregister_nanny_plugin" => plugins::unregister_nanny_plugin(server, &request).await,
         "run_function" => python::run_function(server, &request).await,
         "register_scheduler_plugin" => python::register_scheduler_plugin(server, &request).await,
-        "unregister_scheduler_plugin" | "performance_report" => Err(needs_python(op)),
+        "performance_report" => report::performance_report(server, &request).await,
+        "unregister_scheduler_plugin" => Err(needs_python(op)),
         _ => match extensions::answer(server, &request).await {
             Some(answered) => answered,
             None => Err(unknown(op)),

@@ -119,6 +119,14 @@ pub(crate) async fn profile(server: &Server, request: &Request) -> Reply {
     reply(&trees.0.into_iter().fold(empty_tree(), |merged, (_, tree)| merge(merged, tree, 0)))
 }
 
+/// The merged call tree of what tasks did since a moment, of the workers that answer.
+pub(super) async fn of_tasks(server: &Server, start: f64) -> Result<Value, Failure> {
+    let targets = targets(server, Value::Nil, Value::Nil, false).await?;
+    let msg = Value::map([("op", "profile".into()), ("start", start.into())]);
+    let trees = to_peers(server, targets, msg, &Value::Nil, OnError::Ignore).await?;
+    Ok(trees.0.into_iter().fold(empty_tree(), |merged, (_, tree)| merge(merged, tree, 0)))
+}
+
 fn empty_tree() -> Value {
     Value::map([
         ("count", 0_i64.into()),
@@ -168,8 +176,19 @@ pub(crate) async fn benchmark_hardware(server: &Server) -> Reply {
         let answers = to_peers(server, targets, Value::map([("op", op.into())]), &Value::Nil, OnError::Raise).await?;
         all.push((name, mean_by_size(answers.0.into_iter().map(|(_, answer)| answer))));
     }
-    all.push(("network", Value::Map(Vec::new())));
+    all.push(("network", network(server).await?));
     reply(&Value::map(all))
+}
+
+/// Between workers, two by two.
+async fn network(server: &Server) -> Result<Value, Failure> {
+    let workers: Vec<Address> = server.driver.run(|core| core.workers.keys().cloned().collect()).await?;
+    let calls = workers.chunks_exact(2).map(|pair| async {
+        let args = Value::map([("address", Value::from(pair[1].as_str()))]);
+        Ok::<_, Failure>(server.pool.call::<_, Value>(&pair[0], "benchmark_network", &args).await?)
+    });
+    let answers = join_all(calls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(mean_by_size(answers.into_iter()))
 }
 
 /// Bytes per second by size, averaged over workers.

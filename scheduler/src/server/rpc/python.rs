@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dask_protocol::Value;
 use dask_protocol::message::{ErrorInfo, ErrorReply, Message, Request};
+use dask_protocol::pickle::PickledFunction;
 use serde::Deserialize;
 use tracing::info;
 
@@ -25,6 +26,9 @@ pub(crate) async fn run_function(server: &Arc<Server>, request: &Request) -> Rep
         kwargs: Bytes,
     }
     let Args { function, args, kwargs } = request.args()?;
+    if asks_for_monitor_count(&function) {
+        return reply(&Value::map([("status", "OK".into()), ("result", Value::Int(0))]));
+    }
     info!(target: "distributed.worker", "Run out-of-band function");
     let function = RunFunction { function, args, kwargs };
     let facts = facts(server).await?;
@@ -33,6 +37,13 @@ pub(crate) async fn run_function(server: &Arc<Server>, request: &Request) -> Rep
         Err(HelperError::Raised(error)) => reply(&error_reply("error", *error)),
         Err(error) => Err(Failure::runtime(error.to_string())),
     }
+}
+
+/// The question that `performance_report` begins with. Our reports show no system monitor, so any number will do, and no
+/// Python is needed to give it.
+fn asks_for_monitor_count(function: &Bytes) -> bool {
+    let known = PickledFunction::read(function).ok().flatten();
+    known.is_some_and(|function| function.is("distributed.client", "performance_report.__aenter__.<locals>.<lambda>"))
 }
 
 /// `register_scheduler_plugin`: uploaded files, and other plugins that do nothing but start.
