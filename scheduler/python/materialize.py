@@ -348,25 +348,6 @@ def settle(result):
     return asyncio.run(wait())
 
 
-def run_function(body, frames):
-    import msgpack
-    from distributed.protocol import pickle
-    from distributed.protocol.serialize import serialize
-    from distributed.utils import has_arg
-
-    function = pickle.loads(frames[body["function"]])
-    args = pickle.loads(frames[body["args"]]) if frames[body["args"]] else ()
-    kwargs = pickle.loads(frames[body["kwargs"]]) if frames[body["kwargs"]] else {}
-    if has_arg(function, "dask_scheduler"):
-        kwargs["dask_scheduler"] = SchedulerStandIn(body)
-    header, parts = serialize(settle(function(*args, **kwargs)), on_error="message")
-    header["num-sub-frames"] = len(parts)
-    reply = Reply()
-    reply.body["header"] = reply.attach(msgpack.packb(header, use_bin_type=True))
-    reply.body["parts"] = [reply.attach(bytes(part)) for part in parts]
-    return reply
-
-
 def start_plugin(body, frames):
     from distributed.diagnostics.plugin import SchedulerPlugin
     from distributed.protocol import pickle
@@ -408,7 +389,7 @@ def load_keys(frame):
 
 OPERATIONS = {
     operation.__name__: operation
-    for operation in (materialize, annotate, versions, run_function, start_plugin, write_dump)
+    for operation in (materialize, annotate, versions, start_plugin, write_dump)
 }
 
 

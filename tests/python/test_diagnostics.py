@@ -250,14 +250,6 @@ def test_tasks_know_their_span(client):
     assert client.submit(look, pure=False, key="outside").result(timeout=RESULT_TIMEOUT) is None
 
 
-def test_the_cluster_measures_its_hardware(client):
-    hardware = client.benchmark_hardware()
-    assert set(hardware) == {"disk", "memory", "network"}
-    for sizes in hardware.values():
-        assert sizes and all(speed > 0 for speed in sizes.values())
-    assert "1 MiB" in hardware["disk"] and "10 kiB" in hardware["memory"] and "50 MiB" in hardware["network"]
-
-
 def test_a_delayed_graph_shows_its_progress(client, capsys):
     total = delayed(sum)([delayed(slowinc)(i) for i in range(5)]).persist()
     progress(total, notebook=False)

@@ -5,19 +5,20 @@ use dask_tests::cluster::{Cluster, WorkerKind};
 #[test]
 fn a_python_client_on_two_of_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
-    cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_workers_die.py"]);
+    cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_coordination.py", "test_diagnostics.py"]);
+    cluster.pytest(&["test_scheduler_python.py", "test_hardware.py", "test_workers_die.py"]);
 }
 
 #[test]
 fn a_python_client_on_two_upstream_workers() {
     let cluster = Cluster::start(&[WorkerKind::Upstream, WorkerKind::Upstream], &[]);
-    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+    cluster.pytest(&["test_client.py", "test_coordination.py", "test_diagnostics.py", "test_workers_die.py"]);
 }
 
 #[test]
 fn a_python_client_on_one_worker_of_each() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Upstream], &[]);
-    cluster.pytest(&["test_client.py", "test_workers_die.py"]);
+    cluster.pytest(&["test_client.py", "test_coordination.py", "test_diagnostics.py", "test_workers_die.py"]);
 }
 
 #[test]

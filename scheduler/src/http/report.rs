@@ -131,8 +131,7 @@ mod tests {
     use super::*;
 
     fn record(key: &str, start: f64) -> Value {
-        let part =
-            Value::map([("action", "compute".into()), ("start", start.into()), ("stop", (start + 0.5).into())]);
+        let part = Value::map([("action", "compute".into()), ("start", start.into()), ("stop", (start + 0.5).into())]);
         Value::map([
             ("key", key.into()),
             ("status", "OK".into()),
@@ -167,7 +166,9 @@ mod tests {
     #[test]
     fn the_page_tells_what_ran() {
         let html = report("x.compute()").html();
-        for told in ["number of tasks: 2", "compute time: 1.00 s", "Duration: 2.00 s", "inc-1", "quick_part", "Dask version"] {
+        for told in
+            ["number of tasks: 2", "compute time: 1.00 s", "Duration: 2.00 s", "inc-1", "quick_part", "Dask version"]
+        {
             assert!(html.contains(told), "{told}");
         }
         assert!(html.find("oldest") < html.find("newest"));
@@ -183,7 +184,8 @@ mod tests {
     #[test]
     fn odd_records_are_harmless() {
         let mut odd = report("");
-        odd.tasks = vec![Value::Nil, record("x", f64::NAN), record("y", f64::INFINITY), Value::map([("key", Value::Nil)])];
+        odd.tasks =
+            vec![Value::Nil, record("x", f64::NAN), record("y", f64::INFINITY), Value::map([("key", Value::Nil)])];
         odd.profile = Value::Int(3);
         assert!(odd.html().contains("number of tasks: 4"));
     }

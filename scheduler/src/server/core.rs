@@ -20,6 +20,7 @@ use super::events::{EventLog, topics};
 use super::identity;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
 use super::shuffles::Shuffles;
+use super::sidecar::hooks::Hooks;
 use super::task_stream::{self, TaskStream};
 use super::trackers::{Tracker, TrackerId, Trackers, Transition};
 use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, Seconds, State, TaskState, WorkerHeartbeat};
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) shuffles: Shuffles,
     pub(crate) task_stream: TaskStream,
     trackers: Trackers,
+    hooks: Option<Hooks>,
     actions: Actions,
     retirements: HashMap<u64, oneshot::Sender<Retired>>,
     status_listeners: Vec<StatusSender>,
@@ -94,6 +96,7 @@ impl Core {
             shuffles: Shuffles::default(),
             task_stream: TaskStream::default(),
             trackers: Trackers::default(),
+            hooks: None,
             actions: Actions::new(),
             retirements: HashMap::new(),
             status_listeners: Vec::new(),
@@ -115,6 +118,9 @@ impl Core {
             event => {
                 if let Event::UpdateGraph(graph) = &event {
                     self.trackers.graph(&graph.keys);
+                    if let Some(hooks) = &self.hooks {
+                        hooks.graph(graph);
+                    }
                 }
                 self.tell_state(event, None);
             }
@@ -125,15 +131,20 @@ impl Core {
     fn tell_state(&mut self, event: Event, record: Option<(Key, Value)>) {
         let now = self.clock.now();
         self.state.handle(now, event, &mut self.actions);
-        if !self.trackers.is_empty() {
-            self.tell_trackers(record);
+        if self.is_followed() {
+            self.tell_followers(record);
         }
         self.carry_out();
         self.follow_up_shuffles();
     }
 
     fn records_tasks(&self) -> bool {
-        self.task_stream.is_enabled() || !self.trackers.is_empty()
+        self.task_stream.is_enabled() || self.is_followed()
+    }
+
+    /// Whether anything follows transitions.
+    fn is_followed(&self) -> bool {
+        !self.trackers.is_empty() || self.hooks.as_ref().is_some_and(|hooks| hooks.wants("transition"))
     }
 
     /// What a worker tells of a task that it ends, if the task is being processed there. Goes to the task stream.
@@ -147,21 +158,24 @@ impl Core {
         Some(told)
     }
 
-    fn tell_trackers(&mut self, record: Option<(Key, Value)>) {
+    fn tell_followers(&mut self, record: Option<(Key, Value)>) {
         let transition = |seen: crate::state::ObservedTransition| {
             let ended = record.as_ref().filter(|(key, _)| *key == seen.key && seen.start == TaskState::Processing);
             let record = ended.map(|(_, record)| record.clone());
-            Transition { key: seen.key, start: seen.start, finish: seen.finish, record }
+            Transition { key: seen.key, start: seen.start, finish: seen.finish, stimulus_id: seen.stimulus_id, record }
         };
         let transitions: Vec<Transition> = self.state.take_observed().into_iter().map(transition).collect();
         self.trackers.transitions(&transitions, &self.state);
+        if let Some(hooks) = &self.hooks {
+            transitions.iter().for_each(|transition| hooks.transition(transition, &self.state));
+        }
     }
 
     /// Adds something that follows transitions, made from the present state. None when `make` makes none, or there are
     /// too many.
     pub(crate) fn track(&mut self, make: impl FnOnce(&State) -> Option<Tracker>) -> Option<TrackerId> {
         let id = self.trackers.add(make(&self.state)?);
-        self.state.observe_transitions(!self.trackers.is_empty());
+        self.state.observe_transitions(self.is_followed());
         id
     }
 
@@ -173,19 +187,37 @@ impl Core {
     /// Ends a tracker.
     pub(crate) fn untrack(&mut self, id: TrackerId) {
         self.trackers.remove(id);
-        self.state.observe_transitions(!self.trackers.is_empty());
+        self.state.observe_transitions(self.is_followed());
     }
 
     /// Ends the tracker of this name that collects metadata; what it collected.
     pub(crate) fn untrack_metadata(&mut self, name: &str) -> Option<Value> {
         let metadata = self.trackers.remove_metadata(name);
-        self.state.observe_transitions(!self.trackers.is_empty());
+        self.state.observe_transitions(self.is_followed());
         metadata.map(super::trackers::TaskMetadata::into_reply)
     }
 
     /// `Client.restart` has forgotten all tasks.
     pub(crate) fn restarted(&mut self) {
         self.trackers.restart();
+        self.hook("restart", []);
+    }
+
+    /// The hooks that plugins have from now on.
+    pub(crate) fn set_hooks(&mut self, hooks: Option<Hooks>) {
+        self.hooks = hooks;
+        self.state.observe_transitions(self.is_followed());
+    }
+
+    /// Whether some plugin has this hook.
+    pub(crate) fn has_hook(&self, hook: &str) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.wants(hook))
+    }
+
+    fn hook<const N: usize>(&self, hook: &'static str, about: [(&'static str, Value); N]) {
+        if let Some(hooks) = &self.hooks {
+            hooks.tell(hook, about);
+        }
     }
 
     fn seen(&mut self, worker: &Address) {
@@ -304,6 +336,7 @@ impl Core {
         }
         self.totals.clients_added += 1;
         self.handle(Event::AddClient { client: client.clone() });
+        self.hook("add_client", [("client", (&**client).into())]);
         session
     }
 
@@ -319,6 +352,7 @@ impl Core {
         self.totals.clients_removed += 1;
         self.clean_up_later(Key::from(&**client));
         self.handle(Event::RemoveClient { client: client.clone() });
+        self.hook("remove_client", [("client", (&**client).into())]);
         true
     }
 
@@ -366,6 +400,7 @@ impl Core {
         self.handle(Event::Heartbeat(Box::new(heartbeat)));
         info!(target: "distributed.scheduler", "Register worker addr: {address} name: {}", name_text(&name));
         self.announce_worker(address);
+        self.hook("add_worker", [("worker", address.as_str().into())]);
         Ok(Registered { session, removed, time, heartbeat_interval: heartbeat_interval(self.workers.len()) })
     }
 
@@ -417,6 +452,7 @@ impl Core {
         self.totals.workers_removed += 1;
         self.shuffles.worker_left(address);
         self.clean_up_later(Key::from(address.as_str()));
+        self.hook("remove_worker", [("worker", address.as_str().into()), ("stimulus_id", stimulus_id.into())]);
         let gone = Value::Array(vec!["remove".into(), address.as_str().into()]);
         self.status_listeners.retain(|listener| listener.send(gone.clone()));
         if last {
@@ -485,6 +521,9 @@ impl Core {
     pub(crate) fn log_event(&mut self, topic: &Key, msg: Value) {
         let now = self.clock.now();
         let listeners = self.events.append(topic, now, msg.clone());
+        if self.has_hook("log_event") {
+            self.hook("log_event", [("topic", topic.into()), ("msg", msg.clone())]);
+        }
         for client in listeners {
             let event = TopicEvent { topic: Value::from(topic), event: (now, msg.clone()) };
             self.send_client(&client, event.into());

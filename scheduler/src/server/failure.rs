@@ -100,13 +100,12 @@ impl From<CommError> for Failure {
 impl From<HelperError> for Failure {
     fn from(error: HelperError) -> Failure {
         match error {
-            HelperError::Raised(info) => {
-                Failure::Relayed(Message::encode(&raised("uncaught-error", *info)).expect("an error reply always packs"))
+            HelperError::Raised(info) => Failure::Relayed(
+                Message::encode(&raised("uncaught-error", *info)).expect("an error reply always packs"),
+            ),
+            HelperError::NoPython(_) | HelperError::Died(_) | HelperError::Environment(_) | HelperError::Answer(_) => {
+                Failure::runtime(error.to_string())
             }
-            HelperError::NoPython(_)
-            | HelperError::Died(_)
-            | HelperError::Environment(_)
-            | HelperError::Answer(_) => Failure::runtime(error.to_string()),
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod rpc;
 mod scheduler;
 mod shared;
 mod shuffles;
+mod sidecar;
 mod task_stream;
 mod trackers;
 mod versions;

@@ -24,6 +24,7 @@ use super::rpc::metadata::Metadata;
 use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
 use super::shared::Server;
+use super::sidecar::Sidecar;
 use super::{identity, periodic};
 use crate::graph::helper::HelperOptions;
 use crate::graph::intake::Intake;
@@ -92,6 +93,7 @@ impl Scheduler {
             nannies: StartingNannies::default(),
             metadata: Metadata::default(),
             extensions: Extensions::default(),
+            sidecar: Sidecar::default(),
             dashboard_port: OnceLock::new(),
             replicas: AsyncMutex::new(()),
             closing: CancellationToken::new(),

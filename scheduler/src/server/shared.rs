@@ -16,6 +16,7 @@ use super::options::SchedulerOptions;
 use super::rpc::metadata::Metadata;
 use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
+use super::sidecar::Sidecar;
 
 /// The scheduler as its connections see it.
 pub(crate) struct Server {
@@ -35,6 +36,8 @@ pub(crate) struct Server {
     pub(crate) nannies: StartingNannies,
     pub(crate) metadata: Metadata,
     pub(crate) extensions: Extensions,
+    /// Python for what clients run on the scheduler.
+    pub(crate) sidecar: Sidecar,
     pub(crate) dashboard_port: OnceLock<u16>,
     /// Held by operations that move replicas about, which must not overlap (`replicate`, `rebalance`).
     pub(crate) replicas: AsyncMutex<()>,

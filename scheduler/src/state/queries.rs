@@ -106,6 +106,8 @@ pub struct TaskView<'a> {
     pub actor: bool,
     /// What workers attached to it.
     pub metadata: Option<&'a Value>,
+    /// What the user annotated; a map.
+    pub annotations: &'a Value,
     /// The task whose exception it carries (`exception_blame`).
     pub exception_blame: Option<&'a Key>,
 }
@@ -163,6 +165,7 @@ impl State {
             type_name: number.and_then(|number| self.type_names.get_index(number)).map(|name| &**name),
             actor: task.actor,
             metadata: task.metadata.as_deref(),
+            annotations: &task.annotations.echoed,
             exception_blame: task.failure.as_ref().map(|failure| &failure.cause),
         }
     }
@@ -327,6 +330,11 @@ impl State {
     /// Transitions that touch one of these keys or stimulus ids, of the latest ones kept.
     pub fn story(&self, keys_or_stimuli: &[Value]) -> Vec<StoryRow> {
         self.story.about(keys_or_stimuli)
+    }
+
+    /// The latest transitions, oldest first.
+    pub fn transition_log(&self) -> impl Iterator<Item = &StoryRow> {
+        self.story.rows()
     }
 
     /// A task's specification.

@@ -89,6 +89,10 @@ impl Story {
         (last.finish == state).then_some(last.timestamp)
     }
 
+    pub(super) fn rows(&self) -> impl Iterator<Item = &StoryRow> {
+        self.rows.iter()
+    }
+
     pub(super) fn about(&self, keys_or_stimuli: &[Value]) -> Vec<StoryRow> {
         let rows = self.rows.iter().filter(|row| keys_or_stimuli.iter().any(|what| row.is_about(what)));
         rows.cloned().collect()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dask_protocol::message::ErrorInfo;
-use dask_protocol::{Key, Payload, PayloadKind, Value};
+use dask_protocol::{Key, Payload, Value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -230,36 +230,6 @@ impl Versions {
             versions: Value,
         }
         read::<Written>(frames).map(|written| written.versions)
-    }
-}
-
-/// A function to run beside the scheduler (`run_on_scheduler`), pickled.
-#[derive(Debug, Clone)]
-pub struct RunFunction {
-    /// The function.
-    pub function: Bytes,
-    /// A tuple; empty for none.
-    pub args: Bytes,
-    /// A dict; empty for none.
-    pub kwargs: Bytes,
-}
-
-impl RunFunction {
-    pub(super) fn frames(&self, stand_in: &StandIn<'_>) -> Result<Vec<Bytes>, HelperError> {
-        let fields = [("function", Value::Int(1)), ("args", Value::Int(2)), ("kwargs", Value::Int(3))];
-        let body = stand_in.body("run_function", fields)?;
-        Ok(vec![body, self.function.clone(), self.args.clone(), self.kwargs.clone()])
-    }
-
-    pub(super) fn read(frames: &[Bytes]) -> Result<Payload, HelperError> {
-        #[derive(Deserialize)]
-        struct Written {
-            header: usize,
-            parts: Vec<usize>,
-        }
-        let written: Written = read(frames)?;
-        let parts = written.parts.into_iter().map(|at| frame(frames, at)).collect::<Result<_, _>>()?;
-        Ok(Payload::from_raw(PayloadKind::Serialized, frame(frames, written.header)?, parts))
     }
 }
 

@@ -13,15 +13,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
+use dask_protocol::Value;
 use dask_protocol::message::ErrorInfo;
-use dask_protocol::{Payload, Value};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use self::messages::{Annotated, StandIn, StartPlugin, Versions, WriteDump};
-pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames, RunFunction};
+pub use self::messages::{AnnotationColumn, BarrierFacts, MaterializeRequest, Materialized, PickleFrames};
 use self::process::HelperProcess;
+pub(crate) use self::process::{LastLines, forward_lines};
+pub(crate) use self::python::{Candidate, candidates};
 
 /// Helpers at a time, unless configured: a second one so that a slow graph does not hold up other clients.
 pub const HELPERS_MAX: usize = 2;
@@ -128,16 +130,6 @@ impl HelperPool {
         Versions::read(&reply)
     }
 
-    /// Runs a function for `run_on_scheduler`. Its `dask_scheduler` is an object with the attributes in `facts`, a map.
-    ///
-    /// # Errors
-    /// [`HelperError`]: the function's exception, or what is wrong with the helpers.
-    pub async fn run_function(&self, function: &RunFunction, facts: &Value) -> Result<Payload, HelperError> {
-        let stand_in = StandIn { facts, directory: self.directory()? };
-        let reply = self.request(&function.frames(&stand_in)?).await?;
-        RunFunction::read(&reply)
-    }
-
     /// Writes a dump of the cluster to a URL of `fsspec`'s, in dask's `format`.
     ///
     /// # Errors
@@ -241,7 +233,10 @@ impl HelperPool {
     }
 
     /// A folder that all helpers share, for uploaded files. It goes with the pool.
-    fn directory(&self) -> Result<&Path, HelperError> {
+    ///
+    /// # Errors
+    /// [`HelperError::Environment`].
+    pub(crate) fn directory(&self) -> Result<&Path, HelperError> {
         if let Some(directory) = self.0.directory.get() {
             return Ok(directory.path());
         }

@@ -57,7 +57,8 @@ pub(super) struct HelperProcess {
     last_lines: LastLines,
 }
 
-type LastLines = Arc<Mutex<VecDeque<String>>>;
+/// What a process wrote last, to explain its death.
+pub(crate) type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 impl HelperProcess {
     /// Starts a helper and waits until it is ready.
@@ -78,7 +79,7 @@ impl HelperProcess {
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let last_lines = LastLines::default();
         let stderr = child.stderr.take().expect("standard error is piped");
-        tokio::spawn(forward_lines(stderr, pid, Arc::clone(&last_lines)));
+        tokio::spawn(forward_lines(stderr, pid, "graph helper", Arc::clone(&last_lines)));
         let mut helper = HelperProcess { child, input, output, last_lines };
         let hello = tokio::time::timeout(START_MAX, helper.greet())
             .await
@@ -150,8 +151,8 @@ impl HelperProcess {
     }
 }
 
-/// Logs what a helper, or user code in it, writes.
-async fn forward_lines(stderr: ChildStderr, pid: u32, last_lines: LastLines) {
+/// Logs what a Python process, or user code in it, writes; `who` it is goes before each line.
+pub(crate) async fn forward_lines(stderr: ChildStderr, pid: u32, who: &'static str, last_lines: LastLines) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -162,7 +163,7 @@ async fn forward_lines(stderr: ChildStderr, pid: u32, last_lines: LastLines) {
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        info!(pid, "graph helper: {text}");
+        info!(pid, "{who}: {text}");
         let mut lines = last_lines.lock().expect("no panic while the lines are held");
         if lines.len() == LAST_LINES {
             lines.pop_front();

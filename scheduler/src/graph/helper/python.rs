@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 /// A Python to try, and where the name comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// The program.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// For messages: the argument, or the variable.
-    pub(super) origin: &'static str,
+    pub(crate) origin: &'static str,
 }
 
 /// The Pythons to try, best first. One that was named explicitly is the only one: falling back from it would hide the
 /// mistake.
-pub(super) fn candidates(argument: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
+pub(crate) fn candidates(argument: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
     let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(program) = argument {
         return vec![Candidate { program: program.to_owned(), origin: "--python" }];

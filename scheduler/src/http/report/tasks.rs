@@ -14,8 +14,7 @@ const BOXES_MAX: usize = 20_000;
 const LANE_HEIGHT: usize = 14;
 const WIDTH: f64 = 1000.0;
 /// Colours of tasks, by prefix.
-const COLOURS: [&str; 8] =
-    ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#72b7b2", "#eeca3b", "#9d755d", "#ff9da6"];
+const COLOURS: [&str; 8] = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#72b7b2", "#eeca3b", "#9d755d", "#ff9da6"];
 
 /// What the records tell, taken apart.
 pub(super) struct Stream {

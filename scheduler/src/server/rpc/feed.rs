@@ -1,7 +1,7 @@
 //! `feed`: something is told every so often until the reader leaves. Progress bars and event streams use it.
 //!
-//! A feed is made of pickled functions. Those of upstream's own diagnostics are known by name and served from trackers; no
-//! Python runs.
+//! A feed is made of pickled functions. Those of upstream's own diagnostics are known by name and served from trackers: no
+//! Python runs. Others run in the process beside the scheduler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use dask_protocol::pickle::{PickleValue, PickledFunction};
 use dask_protocol::{Key, Value};
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::debug;
+use uuid::Uuid;
 
 use super::super::failure::{Failure, SchedulerClosed};
 use super::super::listener::explain_end;
@@ -35,6 +37,8 @@ struct Args {
     function: Bytes,
     #[serde(default)]
     setup: Option<Bytes>,
+    #[serde(default)]
+    teardown: Option<Bytes>,
     #[serde(default)]
     interval: Value,
 }
@@ -94,13 +98,16 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
         Ok(arguments) => arguments,
         Err(failure) => return refuse(&mut comm, failure).await,
     };
-    let Some(known) = Known::recognise(args.setup.as_ref(), &args.function) else {
-        let text = "dask-rs: the scheduler is a native program and knows the feeds of distributed's own diagnostics only";
-        return refuse(&mut comm, Failure::unsupported(text)).await;
-    };
+    let known = Known::recognise(args.setup.as_ref(), &args.function);
     let (mut reader, mut writer) = comm.split();
+    let told = async {
+        match known {
+            Some(known) => told(&server, known, period, &mut writer).await,
+            None => told_by_python(&server, args, period, &mut writer).await,
+        }
+    };
     let ended = tokio::select! {
-        ended = told(&server, known, period, &mut writer) => ended,
+        ended = told => ended,
         ended = until_gone(&mut reader) => Err(ended),
         () = server.closing.cancelled() => Ok(()),
     };
@@ -144,6 +151,58 @@ async fn told(
         ticks.tick().await;
         let Ok(Some(report)) = server.driver.run(move |core| core.tracker_report(id)).await else { return Ok(()) };
         writer.send(&dask_protocol::message::Message::encode(&report)?).await?;
+    }
+}
+
+/// A feed of somebody else's functions, which the process beside the scheduler calls.
+async fn told_by_python(
+    server: &Arc<Server>,
+    args: Args,
+    period: Duration,
+    writer: &mut CommWriter,
+) -> Result<(), dask_protocol::CommError> {
+    let feed = Value::from(Uuid::new_v4().to_string());
+    let pickle = |pickle: Option<Bytes>| pickle.map_or(Value::Nil, Value::Bin);
+    let fields = [
+        ("feed", feed.clone()),
+        ("setup", pickle(args.setup)),
+        ("function", pickle(Some(args.function))),
+        ("teardown", pickle(args.teardown)),
+    ];
+    let _ending = CloseFeed { server: Arc::clone(server), feed: feed.clone() };
+    if let Err(failure) = server.sidecar.ask(server, "feed-open", fields).await {
+        return writer.send(&failure.into_message()).await;
+    }
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match server.sidecar.ask(server, "feed-next", [("feed", feed.clone())]).await {
+            Ok(reply) => {
+                let told = reply.get("told").cloned().unwrap_or_default();
+                writer.send(&dask_protocol::message::Message::encode(&told)?).await?;
+            }
+            Err(failure) => return writer.send(&failure.into_message()).await,
+        }
+    }
+}
+
+/// Ends a feed of Python's when its reader leaves.
+struct CloseFeed {
+    server: Arc<Server>,
+    feed: Value,
+}
+
+impl Drop for CloseFeed {
+    fn drop(&mut self) {
+        let (server, feed) = (Arc::clone(&self.server), self.feed.clone());
+        tokio::spawn(async move {
+            if server.sidecar.is_running().await
+                && let Err(failure) = server.sidecar.ask(&server, "feed-close", [("feed", feed)]).await
+            {
+                debug!(target: "distributed.scheduler", ?failure, "a feed could not be ended");
+            }
+        });
     }
 }
 

@@ -115,7 +115,8 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "run_function" => python::run_function(server, &request).await,
         "register_scheduler_plugin" => python::register_scheduler_plugin(server, &request).await,
         "performance_report" => report::performance_report(server, &request).await,
-        "unregister_scheduler_plugin" => Err(needs_python(op)),
+        "unregister_scheduler_plugin" => python::unregister_scheduler_plugin(server, &request).await,
+        "connection_stream" => Err(no_streams()),
         _ => match extensions::answer(server, &request).await {
             Some(answered) => answered,
             None => Err(unknown(op)),
@@ -123,11 +124,11 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
     }
 }
 
-/// Ops whose arguments are Python functions that want upstream's `Scheduler` object.
-fn needs_python(op: &str) -> Failure {
-    Failure::unsupported(format!(
-        "dask-rs: the scheduler is a native program without a Python interpreter inside, so {op:?} cannot run Python code on it"
-    ))
+/// Streams begin with a registration here; nothing in use begins one without.
+fn no_streams() -> Failure {
+    Failure::unsupported(
+        "dask-rs: the scheduler takes streams from registered clients and workers only, not by connection_stream",
+    )
 }
 
 /// Upstream answers nothing to an unknown op, and its callers then fail far away; an exception names it.

@@ -1,11 +1,10 @@
-//! Python functions and plugins that clients send to the scheduler: a graph helper runs them, with a stand-in for upstream's
-//! `Scheduler` object.
+//! Python functions and plugins that clients send to the scheduler: a process beside it runs them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dask_protocol::Value;
-use dask_protocol::message::{ErrorInfo, ErrorReply, Message, Request};
+use dask_protocol::message::Request;
 use dask_protocol::pickle::PickledFunction;
 use serde::Deserialize;
 use tracing::info;
@@ -13,7 +12,6 @@ use tracing::info;
 use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::identity;
 use super::super::shared::Server;
-use crate::graph::helper::{HelperError, RunFunction};
 
 /// `run_function`, the RPC of `Client.run_on_scheduler`.
 pub(crate) async fn run_function(server: &Arc<Server>, request: &Request) -> Reply {
@@ -24,19 +22,20 @@ pub(crate) async fn run_function(server: &Arc<Server>, request: &Request) -> Rep
         args: Bytes,
         #[serde(default)]
         kwargs: Bytes,
+        #[serde(default = "yes")]
+        wait: bool,
     }
-    let Args { function, args, kwargs } = request.args()?;
+    fn yes() -> bool {
+        true
+    }
+    let Args { function, args, kwargs, wait } = request.args()?;
     if asks_for_monitor_count(&function) {
         return reply(&Value::map([("status", "OK".into()), ("result", Value::Int(0))]));
     }
     info!(target: "distributed.worker", "Run out-of-band function");
-    let function = RunFunction { function, args, kwargs };
-    let facts = facts(server).await?;
-    match server.graphs.helpers().run_function(&function, &facts).await {
-        Ok(result) => reply(&Value::map([("status", "OK".into()), ("result", result.into())])),
-        Err(HelperError::Raised(error)) => reply(&error_reply("error", *error)),
-        Err(error) => Err(Failure::runtime(error.to_string())),
-    }
+    let fields =
+        [("function", function.into()), ("args", args.into()), ("kwargs", kwargs.into()), ("wait", wait.into())];
+    reply(&server.sidecar.ask(server, "run", fields).await?)
 }
 
 /// The question that `performance_report` begins with. Our reports show no system monitor, so any number will do, and no
@@ -46,38 +45,44 @@ fn asks_for_monitor_count(function: &Bytes) -> bool {
     known.is_some_and(|function| function.is("distributed.client", "performance_report.__aenter__.<locals>.<lambda>"))
 }
 
-/// `register_scheduler_plugin`: uploaded files, and other plugins that do nothing but start.
+/// `register_scheduler_plugin`. Plugins that bring modules for graphs start in the graph helpers too.
 pub(crate) async fn register_scheduler_plugin(server: &Arc<Server>, request: &Request) -> Reply {
     #[derive(Deserialize)]
     struct Args {
         plugin: Bytes,
         #[serde(default)]
         name: Option<String>,
+        #[serde(default)]
+        idempotent: bool,
     }
-    let Args { plugin, name } = request.args()?;
-    info!(target: "distributed.scheduler", "Starting scheduler plugin {}", name.unwrap_or_default());
-    let facts = facts(server).await?;
-    match server.graphs.helpers().start_plugin(plugin, &facts).await {
-        Ok(()) => nil(),
-        Err(HelperError::Raised(error)) => Err(Failure::Relayed(
-            Message::encode(&error_reply("uncaught-error", *error)).expect("an error reply always packs"),
-        )),
-        Err(error) => Err(Failure::runtime(error.to_string())),
+    let Args { plugin, name, idempotent } = request.args()?;
+    let label = name.clone().unwrap_or_default();
+    info!(target: "distributed.scheduler", "Starting scheduler plugin {label}");
+    let added = server.sidecar.add_plugin(server, plugin.clone(), name, idempotent).await?;
+    let says = |what: &str| added.get(what).and_then(Value::as_bool).unwrap_or(false);
+    if says("everywhere") {
+        let shared = Arc::clone(server);
+        let facts = server.driver.run(move |core| identity::scheduler(&shared, core, -1)).await?;
+        server.graphs.helpers().start_plugin(plugin.clone(), &facts).await?;
     }
+    if let (true, Some(name)) = (says("added"), added.get("name").and_then(Value::as_str)) {
+        server.sidecar.keep_plugin(name.to_owned(), plugin);
+    }
+    nil()
 }
 
-/// The attributes of the stand-in.
-async fn facts(server: &Arc<Server>) -> Result<Value, Failure> {
-    let shared = server.clone();
-    Ok(server.driver.run(move |core| identity::scheduler(&shared, core, -1)).await?)
-}
-
-fn error_reply(status: &str, error: ErrorInfo) -> ErrorReply {
-    ErrorReply {
-        status: status.to_owned(),
-        exception: error.exception,
-        traceback: error.traceback,
-        exception_text: error.exception_text.to_string(),
-        traceback_text: error.traceback_text.to_string(),
+/// `unregister_scheduler_plugin`.
+pub(crate) async fn unregister_scheduler_plugin(server: &Arc<Server>, request: &Request) -> Reply {
+    #[derive(Deserialize)]
+    struct Args {
+        name: String,
     }
+    let Args { name } = request.args()?;
+    if !server.sidecar.is_running().await {
+        let text = format!("Could not find plugin '{name}' among the current scheduler plugins");
+        return Err(Failure::value(text));
+    }
+    server.sidecar.ask(server, "plugin-remove", [("name", name.as_str().into())]).await?;
+    server.sidecar.drop_plugin(&name);
+    nil()
 }

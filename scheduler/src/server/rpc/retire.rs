@@ -34,7 +34,7 @@ fn yes() -> bool {
 }
 
 /// `retire_workers`.
-pub(crate) async fn retire_workers(server: &Server, request: &Request) -> Reply {
+pub(crate) async fn retire_workers(server: &std::sync::Arc<Server>, request: &Request) -> Reply {
     let Args { workers, names, close_workers, remove, stimulus_id, criteria } = request.args()?;
     let stimulus_id = stimulus_id.unwrap_or_else(|| format!("retire-workers-{}", server.clock.now()).into());
     let chosen = match (workers, names) {

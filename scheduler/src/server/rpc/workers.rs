@@ -1,5 +1,7 @@
 //! Requests about the cluster's size and its workers: adaptive scaling, `unregister`, resources.
 
+use std::sync::Arc;
+
 use dask_protocol::message::{Request, Resources, StimulusId};
 use dask_protocol::{Address, Value};
 use serde::Deserialize;
@@ -42,7 +44,7 @@ pub(crate) struct CloseCriteria {
 }
 
 /// `workers_to_close`: by address, or whichever attribute is asked for.
-pub(crate) async fn workers_to_close(server: &Server, request: &Request) -> Reply {
+pub(crate) async fn workers_to_close(server: &Arc<Server>, request: &Request) -> Reply {
     let criteria: CloseCriteria = request.args()?;
     let attribute = criteria.attribute.clone().unwrap_or_else(|| "address".to_owned());
     let chosen = workers_to_close_now(server, criteria).await?;
@@ -60,7 +62,10 @@ pub(crate) async fn workers_to_close(server: &Server, request: &Request) -> Repl
 }
 
 /// The addresses of workers that may be closed now.
-pub(crate) async fn workers_to_close_now(server: &Server, criteria: CloseCriteria) -> Result<Vec<Address>, Failure> {
+pub(crate) async fn workers_to_close_now(
+    server: &Arc<Server>,
+    criteria: CloseCriteria,
+) -> Result<Vec<Address>, Failure> {
     let CloseCriteria { memory_ratio, n, key, minimum, target, attribute: _ } = criteria;
     if !key.is_nil() {
         return Err(Failure::unsupported("dask-rs: workers_to_close cannot group workers by a Python function"));
@@ -72,7 +77,14 @@ pub(crate) async fn workers_to_close_now(server: &Server, criteria: CloseCriteri
         chosen.retain(|worker| !core.shuffles.participants().any(|busy| busy == worker));
         chosen
     });
-    Ok(chosen.await?)
+    let chosen = chosen.await?;
+    if !server.driver.run(|core| core.has_hook("valid_workers_downscaling")).await? {
+        return Ok(chosen);
+    }
+    let named = Value::Array(chosen.iter().map(|address| address.as_str().into()).collect());
+    let allowed = server.sidecar.ask(server, "downscale", [("workers", named)]).await?;
+    let allowed: Vec<&str> = allowed.as_items().unwrap_or_default().iter().filter_map(Value::as_str).collect();
+    Ok(chosen.into_iter().filter(|address| allowed.contains(&address.as_str())).collect())
 }
 
 /// `amm_handler`: the active memory manager.

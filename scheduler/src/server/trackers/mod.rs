@@ -8,6 +8,7 @@ mod finished;
 mod metadata;
 mod progress;
 
+use dask_protocol::message::StimulusId;
 use dask_protocol::{Key, Value};
 use indexmap::IndexMap;
 
@@ -26,6 +27,7 @@ pub(crate) struct Transition {
     pub(crate) key: Key,
     pub(crate) start: TaskState,
     pub(crate) finish: TaskState,
+    pub(crate) stimulus_id: StimulusId,
     /// The record of the task stream, of a task that finished or erred.
     pub(crate) record: Option<Value>,
 }

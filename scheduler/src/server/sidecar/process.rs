@@ -1,0 +1,204 @@
+//! The process and its connection.
+
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use dask_protocol::Value;
+use dask_protocol::comm::child::spawn_with_socketpair;
+use dask_protocol::comm::{BatchedSender, Comm, CommReader};
+use dask_protocol::message::{Message, Request};
+use futures::future::BoxFuture;
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{error, info, warn};
+
+use super::super::failure::{Failure, Reply};
+use super::super::rpc;
+use super::super::shared::Server;
+use super::{facts, write_package};
+use crate::graph::helper::{Candidate, LastLines, candidates, forward_lines};
+
+/// How long Python may take to start and import dask: slow network file systems included.
+const START_MAX: Duration = Duration::from_secs(120);
+/// Most questions of Python's that are answered at a time; more wait.
+const QUESTIONS_MAX: usize = 256;
+/// How long to wait for the exit status of a process that closed its connection.
+const EXIT_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the package, which is found in the folder named first; what it prints goes where errors go.
+const BOOTSTRAP: &str = "import os, sys
+os.dup2(2, 1)
+sys.path.insert(0, sys.argv.pop(1))
+import dask_rs_scheduler.__main__ as program
+sys.path[0] = os.getcwd()
+program.main()";
+
+/// A running process.
+pub(super) struct Process {
+    sender: BatchedSender<Value>,
+    next_id: AtomicU64,
+    /// Who waits for which reply; `None` once the process is gone.
+    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>,
+}
+
+impl Process {
+    /// Starts it with the first Python that serves.
+    ///
+    /// # Errors
+    /// Why none does, as text for the user.
+    pub(super) async fn start(server: &Arc<Server>) -> Result<Arc<Process>, String> {
+        let mut tried = Vec::new();
+        for candidate in candidates(server.options.python.as_deref(), |name| std::env::var_os(name)) {
+            match Process::start_with(server, &candidate).await {
+                Ok(process) => return Ok(process),
+                Err(why) => tried.push(format!("{} (from {}): {why}", candidate.program.display(), candidate.origin)),
+            }
+        }
+        Err(tried.join("; "))
+    }
+
+    async fn start_with(server: &Arc<Server>, candidate: &Candidate) -> Result<Arc<Process>, String> {
+        let directory = server.graphs.helpers().directory().map_err(|error| error.to_string())?;
+        let folder = write_package(directory).map_err(|error| error.to_string())?;
+        let mut command = Command::new(&candidate.program);
+        command.args(["-u", "-c", BOOTSTRAP]).arg(folder);
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let (mut child, mut comm) = spawn_with_socketpair(command).map_err(|error| error.to_string())?;
+        let pid = child.id().unwrap_or_default();
+        let last_lines = LastLines::default();
+        let stderr = child.stderr.take().expect("standard error is piped");
+        tokio::spawn(forward_lines(stderr, pid, "scheduler python", Arc::clone(&last_lines)));
+        let introduction = Value::map([
+            ("address", Value::from(server.address.as_str())),
+            ("id", server.id.as_str().into()),
+            ("started", server.started.into()),
+            ("directory", directory.to_string_lossy().into_owned().into()),
+        ]);
+        if let Err(why) = greet(&mut comm, introduction).await {
+            let status = tokio::time::timeout(EXIT_MAX, child.wait()).await;
+            let ending = status.ok().and_then(Result::ok).map_or_else(|| why, |status| status.to_string());
+            let lines = last_lines.lock().expect("no panic while the lines are held");
+            return Err(lines.back().map_or(ending, Clone::clone));
+        }
+        info!(target: "distributed.scheduler", pid, python = %candidate.program.display(), "Started Python beside the scheduler");
+        let (reader, writer) = comm.split();
+        let process = Arc::new(Process {
+            sender: BatchedSender::spawn(writer),
+            next_id: AtomicU64::new(0),
+            waiting: Mutex::new(Some(HashMap::new())),
+        });
+        tokio::spawn(follow(Arc::clone(server), Arc::clone(&process), reader, child));
+        Ok(process)
+    }
+
+    /// Whether it is still there, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        self.waiting().is_some()
+    }
+
+    /// Asks for something; none when the process ends first.
+    pub(super) async fn ask<const N: usize>(&self, op: &str, fields: [(&'static str, Value); N]) -> Option<Value> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting().as_mut()?.insert(id, answer);
+        let head = [("op", Value::from(op)), ("id", id.into())];
+        if !self.sender.send(Value::map(head.into_iter().chain(fields))) {
+            self.end();
+        }
+        answered.await.ok()
+    }
+
+    fn replied(&self, id: u64, reply: Value) {
+        let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+        if let Some(answer) = waiting {
+            // Whoever asked may have left.
+            let _ = answer.send(reply);
+        }
+    }
+
+    fn end(&self) {
+        *self.waiting() = None;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Value>>>> {
+        self.waiting.lock().expect("no code panics while it holds who waits")
+    }
+}
+
+/// Tells the process whom it works for and waits until it is ready.
+async fn greet(comm: &mut Comm, introduction: Value) -> Result<(), String> {
+    comm.send_value(&[introduction]).await.map_err(|error| error.to_string())?;
+    let hello = tokio::time::timeout(START_MAX, comm.recv()).await;
+    let hello = hello.map_err(|_| format!("not ready within {} s", START_MAX.as_secs()))?;
+    hello.map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// Takes what the process says until it ends.
+async fn follow(server: Arc<Server>, process: Arc<Process>, mut reader: CommReader, mut child: Child) {
+    let room = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let ended = loop {
+        let batch = tokio::select! {
+            received = reader.recv() => received.and_then(|message| Ok(message.decode::<Value>()?)),
+            () = server.closing.cancelled() => return,
+        };
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => break error,
+        };
+        for message in batch.as_items().unwrap_or_default() {
+            let id =
+                message.get("id").and_then(Value::as_i64).and_then(|id| u64::try_from(id).ok()).unwrap_or_default();
+            match message.get("op").and_then(Value::as_str) {
+                Some("reply") => process.replied(id, message.get("reply").cloned().unwrap_or_default()),
+                Some("ask") => {
+                    let request = message.get("request").cloned().unwrap_or_default();
+                    let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+                    let (server, process) = (Arc::clone(&server), Arc::clone(&process));
+                    tokio::spawn(async move {
+                        let reply = answered(&server, &process, request).await;
+                        let fields = [("op", Value::from("answer")), ("id", id.into()), ("reply", reply)];
+                        process.sender.send(Value::map(fields));
+                        drop(permit);
+                    });
+                }
+                other => warn!(target: "distributed.scheduler", "Python beside the scheduler said {other:?}"),
+            }
+        }
+    };
+    process.end();
+    // Its plugins hear nothing until another process has them.
+    let _ = server.driver.run(|core| core.set_hooks(None)).await;
+    let _ = child.start_kill();
+    let status = tokio::time::timeout(EXIT_MAX, child.wait()).await;
+    let status = status.ok().and_then(Result::ok).map_or_else(|| "still running".to_owned(), |it| it.to_string());
+    error!(target: "distributed.scheduler", "Python beside the scheduler ended ({status}): {ended}");
+}
+
+/// The answer to a question, or the error instead.
+async fn answered(server: &Arc<Server>, process: &Process, request: Value) -> Value {
+    let answered = match Message::encode(&request) {
+        Ok(message) => match Request::from_message(message) {
+            Ok(request) => answer(server, &process.sender, request).await,
+            Err(error) => Err(Failure::from(error)),
+        },
+        Err(error) => Err(Failure::runtime(error.to_string())),
+    };
+    let message = answered.unwrap_or_else(Failure::into_message);
+    message.decode().unwrap_or_default()
+}
+
+async fn answer(server: &Arc<Server>, sender: &BatchedSender<Value>, request: Request) -> Reply {
+    match facts::answer(server, sender, &request).await {
+        Some(reply) => reply,
+        None => remote_call(Arc::clone(server), request).await,
+    }
+}
+
+/// Boxed: handlers ask this process, which asks handlers, and the compiler would follow that for ever.
+fn remote_call(server: Arc<Server>, request: Request) -> BoxFuture<'static, Reply> {
+    Box::pin(async move { rpc::answer(&server, request).await })
+}
