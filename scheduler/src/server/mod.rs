@@ -28,6 +28,8 @@ mod worker_stream;
 
 pub(crate) use self::core::{Core, Totals};
 pub(crate) use failure::SchedulerClosed;
-pub use options::{DASHBOARD_PORT, LogLine, LogSource, SCHEDULER_PORT, SchedulerOptions, WORKER_TTL};
+pub use options::{
+    DASHBOARD_PORT, LogLine, LogSource, MemoryPolicyMaker, SCHEDULER_PORT, SchedulerOptions, WORKER_TTL,
+};
 pub use scheduler::{Scheduler, StartError};
 pub(crate) use shared::Server;

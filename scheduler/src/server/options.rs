@@ -32,6 +32,8 @@ pub struct SchedulerOptions {
     pub python: Option<PathBuf>,
     /// The settings of the state machine.
     pub state: state::Config,
+    /// Policies of the active memory manager beside dask's (`active-memory-manager.policies`).
+    pub memory_policies: Vec<MemoryPolicyMaker>,
     /// Close after this long without work; none for never.
     pub idle_timeout: Option<Duration>,
     /// Restart workers that have not called for this long; none for never.
@@ -43,6 +45,9 @@ pub struct SchedulerOptions {
     /// Recent log lines for `get_logs`, newest first; none answers with no lines.
     pub logs: Option<LogSource>,
 }
+
+/// Makes one policy for each scheduler that starts.
+pub type MemoryPolicyMaker = Arc<dyn Fn() -> Box<dyn state::MemoryPolicy> + Send + Sync>;
 
 /// One line of the log: unix time in seconds, level name, formatted text.
 pub type LogLine = (f64, String, String);
@@ -59,6 +64,7 @@ impl Default for SchedulerOptions {
             comm: CommConfig::default(),
             python: None,
             state: state::Config::default(),
+            memory_policies: Vec::new(),
             idle_timeout: None,
             worker_ttl: Some(WORKER_TTL),
             scheduler_file: None,

@@ -76,7 +76,8 @@ impl Scheduler {
         let address =
             options.contact_address.clone().or_else(|| contacts.first().cloned()).ok_or(StartError::NoAddress)?;
         let clock = Clock::start();
-        let state = State::new(options.state.clone(), clock.now());
+        let mut state = State::new(options.state.clone(), clock.now());
+        options.memory_policies.iter().for_each(|make| state.add_memory_policy(make()));
         info!(target: "distributed.scheduler", "State start");
         info!(target: "distributed.scheduler", "{RULE}");
         let (driver, driving) = Driver::start(Core::new(state, clock));

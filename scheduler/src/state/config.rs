@@ -74,6 +74,8 @@ pub struct Config {
     pub work_stealing_interval: Seconds,
     /// Whether the active memory manager runs from the start (`active-memory-manager.start`).
     pub amm_start: bool,
+    /// Whether it drops copies that nobody needs (`ReduceReplicas` of `active-memory-manager.policies`).
+    pub amm_reduce_replicas: bool,
     /// Seconds between two of its rounds (`active-memory-manager.interval`).
     pub amm_interval: Seconds,
     /// What it balances by (`active-memory-manager.measure`).
@@ -111,6 +113,7 @@ impl Default for Config {
             work_stealing: true,
             work_stealing_interval: 1.0,
             amm_start: true,
+            amm_reduce_replicas: true,
             amm_interval: 2.0,
             amm_measure: MemoryMeasure::Optimistic,
             memory_recent_to_old_time: 30.0,

@@ -56,6 +56,7 @@ use std::sync::Arc;
 use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, StimulusId};
 
 pub use action::{Action, Actions};
+pub use amm::{MemoryManager, MemoryPolicy};
 pub use client::FIRE_AND_FORGET;
 pub use config::{Config, MemoryMeasure, Policy};
 pub use event::*;
@@ -115,6 +116,7 @@ pub struct State {
     replicated_tasks: FastSet<TaskId>,
     stealing: Stealing,
     retirements: Vec<Retirement>,
+    memory_policies: Vec<Box<dyn MemoryPolicy>>,
     timers: Timers,
 
     generation: i64,
@@ -181,6 +183,7 @@ impl State {
             replicated_tasks: FastSet::default(),
             stealing: Stealing::default(),
             retirements: Vec::new(),
+            memory_policies: Vec::new(),
             timers: Timers::new(&config, now),
             generation: 0,
             generation_time: 0.0,

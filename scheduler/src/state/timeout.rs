@@ -66,7 +66,10 @@ impl State {
     }
 
     fn amm_is_due(&self) -> bool {
-        (self.timers.amm_running && !self.replicated_tasks.is_empty()) || !self.retirements.is_empty()
+        let something_to_do = !self.replicated_tasks.is_empty()
+            // Only they know what they look for.
+            || (!self.memory_policies.is_empty() && self.tasks.len() > 0);
+        (self.timers.amm_running && something_to_do) || !self.retirements.is_empty()
     }
 
     fn no_workers_is_due(&self) -> bool {

@@ -1,8 +1,8 @@
 //! Copies of results: reported, dropped, refreshed.
 
-use super::super::Event;
 use super::super::TaskState::{Memory, Processing};
 use super::super::testing::{Kit, add_keys, address, release_worker_data, task, task_of};
+use super::super::{Action, Config, Event, MemoryManager, MemoryPolicy};
 use dask_protocol::Key;
 use dask_protocol::message::{RequestRefreshWhoHas, SchedulerToWorker};
 
@@ -103,4 +103,48 @@ fn what_a_departed_client_scattered_is_let_go_of() {
     kit.handle(Event::UpdateData { data, client: Some("Client-gone".into()), stimulus_id: "scatter".into() });
     assert_eq!(kit.state.task_count(), 0);
     assert_eq!(kit.worker_ops(1), ["free-keys"]);
+}
+
+/// Keeps a second copy of everything, on worker 3 where that is possible, and nothing on worker 1 that is elsewhere.
+#[derive(Debug)]
+struct Mirror;
+
+impl MemoryPolicy for Mirror {
+    fn name(&self) -> &str {
+        "Mirror"
+    }
+
+    fn run(&mut self, manager: &mut MemoryManager<'_>) {
+        let keys: Vec<_> = manager.state().tasks().map(|task| task.key.clone()).collect();
+        for key in keys {
+            if manager.copies(&key) == 1 {
+                let before = manager.memory(&address(3));
+                if manager.replicate(&key, Some(&[address(3)])).is_some() {
+                    assert!(manager.memory(&address(3)) > before, "suggestions are seen at once");
+                }
+            }
+            manager.drop_replica(&key, Some(&[address(1)]));
+        }
+    }
+}
+
+#[test]
+fn policies_of_ones_own_make_and_drop_copies() {
+    let config = Config { amm_reduce_replicas: false, ..Config::default() };
+    let mut kit = Kit::with(config, &[1, 1, 1]);
+    kit.state.add_memory_policy(Box::new(Mirror));
+    kit.submit(vec![task("x")], &["x"]);
+    kit.finish("x");
+    assert_eq!(kit.worker_of("x"), 1);
+    let asked = |action: &Action| matches!(action, Action::ToWorker { worker, message: SchedulerToWorker::AcquireReplicas(_) } if *worker == address(3));
+    assert!(kit.pass(2.1).iter().any(asked), "a round comes without superfluous copies, too");
+    kit.say(3, add_keys(&["x"]));
+    kit.handle(Event::RunActiveMemoryManager);
+    assert_eq!(kit.worker_ops(1), ["remove-replicas"]);
+    assert_eq!(kit.state.who_has(&"x".into()), [address(3)]);
+    // The last copy is never dropped, whatever a policy says.
+    kit.say(1, add_keys(&["x"]));
+    kit.lose(3);
+    kit.handle(Event::RunActiveMemoryManager);
+    assert_eq!(kit.state.who_has(&"x".into()), [address(1)]);
 }

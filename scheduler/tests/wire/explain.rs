@@ -1,11 +1,10 @@
 //! `explain` on the wire and over HTTP.
 
-mod common;
-
-use common::{call, client, in_time, worker};
 use dask_protocol::{Address, Value};
 use dask_scheduler::{Scheduler, SchedulerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::common::{call, client, in_time, worker};
 
 async fn get(port: u16, path: &str, accept: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("connects");

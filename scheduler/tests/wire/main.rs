@@ -1,6 +1,7 @@
 //! The scheduler as its peers see it on the wire.
 
 mod common;
+mod explain;
 
 use common::{
     call, call_on, client, connect, in_memory, in_time, message, register, registration, scheduler, send_garbage,

@@ -1,7 +1,10 @@
 //! The active memory manager: drops superfluous replicas, and moves results off workers that retire.
 //!
 //! Policies suggest one replica at a time; each suggestion is resolved at once against the memory that workers will have
-//! after all earlier ones, and all of them are carried out at the end of the round.
+//! after all earlier ones, and all of them are carried out at the end of the round. [`policy`] is for policies of one's
+//! own.
+
+mod policy;
 
 use dask_protocol::message::{AcquireReplicas, StimulusId};
 
@@ -9,6 +12,8 @@ use super::State;
 use super::explain::Incident;
 use super::ids::{FastMap, FastSet, TaskId, WorkerId};
 use super::task::TaskState;
+
+pub use policy::{MemoryManager, MemoryPolicy};
 
 /// Up to so many waiters a replica is kept for each worker that will need it.
 const WAITERS_COUNTED_MAX: usize = 20;
@@ -22,7 +27,7 @@ struct Pending {
 
 /// One round.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(in crate::state) struct Round {
     pending: FastMap<TaskId, Pending>,
     /// Bytes per worker once everything decided so far is done.
     memory: FastMap<WorkerId, u64>,
@@ -49,7 +54,10 @@ impl State {
     /// Runs all policies once. Retirements always run; superfluous replicas go when the manager is on, or was asked.
     pub(super) fn run_active_memory_manager(&mut self) {
         let mut round = self.begin_round();
-        self.reduce_replicas(&mut round);
+        if self.config.amm_reduce_replicas {
+            self.reduce_replicas(&mut round);
+        }
+        self.run_memory_policies(&mut round);
         self.run_retirements(&mut round);
         self.enact(&round);
     }
@@ -117,14 +125,14 @@ impl State {
                 continue;
             }
             if task.who_has.len() > 1 {
-                let dropped = self.suggest_drop(id, Some(worker), round);
-                if dropped || task.who_has.iter().any(|holder| self.running.contains(&holder)) {
+                let dropped = self.suggest_drop(id, Some(&[worker]), round);
+                if dropped.is_some() || task.who_has.iter().any(|holder| self.running.contains(&holder)) {
                     continue;
                 }
             }
             moving += 1;
             let under_way = round.pending(id).is_some_and(|pending| !pending.replicate.is_empty());
-            if !under_way && !self.suggest_replicate(id, round) {
+            if !under_way && self.suggest_replicate(id, None, round).is_none() {
                 stuck += 1;
             }
         }
@@ -150,42 +158,43 @@ impl State {
         Emptying::Done
     }
 
-    /// One more replica, on the running worker with the least memory in use (`_find_recipient`).
-    fn suggest_replicate(&self, id: TaskId, round: &mut Round) -> bool {
+    /// One more replica, on the running worker (of `only`, if given) with the least memory in use (`_find_recipient`).
+    fn suggest_replicate(&self, id: TaskId, only: Option<&[WorkerId]>, round: &mut Round) -> Option<WorkerId> {
         let task = &self.tasks[id];
         if task.state != TaskState::Memory || task.actor {
-            return false;
+            return None;
         }
         let pending = round.pending.entry(id).or_default();
-        let free = |worker: &WorkerId| !task.who_has.contains(*worker) && !pending.replicate.contains(worker);
-        let candidates = self.running.iter().copied().filter(free);
-        let Some(choice) = candidates.min_by_key(|worker| round.memory.get(worker).copied().unwrap_or(0)) else {
-            return false;
+        let free = |worker: &WorkerId| {
+            only.is_none_or(|only| only.contains(worker))
+                && !task.who_has.contains(*worker)
+                && !pending.replicate.contains(worker)
         };
+        let candidates = self.running.iter().copied().filter(free);
+        let choice = candidates.min_by_key(|worker| round.memory.get(worker).copied().unwrap_or(0))?;
         pending.replicate.insert(choice);
         let memory = round.memory.entry(choice).or_default();
         *memory = memory.saturating_add(self.nbytes(id));
-        true
+        Some(choice)
     }
 
     /// One replica less, of those on `only` or on any worker: never the last one, none that a task there is about to
     /// use; workers that pause or leave first, then those with most memory in use (`_find_dropper`).
-    fn suggest_drop(&self, id: TaskId, only: Option<WorkerId>, round: &mut Round) -> bool {
+    fn suggest_drop(&self, id: TaskId, only: Option<&[WorkerId]>, round: &mut Round) -> Option<WorkerId> {
         let task = &self.tasks[id];
         let pending = round.pending.entry(id).or_default();
         if task.who_has.len() < pending.drop.len() + 2 || task.actor {
-            return false;
+            return None;
         }
-        let wanted = |worker: &WorkerId| only.is_none_or(|only| only == *worker) && !pending.drop.contains(worker);
+        let wanted =
+            |worker: &WorkerId| only.is_none_or(|only| only.contains(worker)) && !pending.drop.contains(worker);
         let candidates: Vec<WorkerId> = task.who_has.iter().filter(wanted).collect();
         let in_use: FastSet<WorkerId> =
             task.waiters.iter().filter_map(|waiter| self.tasks[waiter].processing_on).collect();
         let (busy, free): (Vec<WorkerId>, Vec<WorkerId>) =
             candidates.into_iter().partition(|worker| in_use.contains(worker));
         let key = |worker: &WorkerId| (!self.running.contains(worker), round.memory.get(worker).copied().unwrap_or(0));
-        let Some(choice) = free.iter().copied().max_by_key(key) else {
-            return false;
-        };
+        let choice = free.iter().copied().max_by_key(key)?;
         // The only copy that is not about to leave stays: else this would drop what a retirement has just copied, and
         // the retirement would copy it again.
         let last_running = free.len() == 1
@@ -193,12 +202,12 @@ impl State {
             && !busy.is_empty()
             && busy.iter().all(|worker| !self.running.contains(worker));
         if last_running {
-            return false;
+            return None;
         }
         pending.drop.insert(choice);
         let memory = round.memory.entry(choice).or_default();
         *memory = memory.saturating_sub(self.nbytes(id));
-        true
+        Some(choice)
     }
 
     fn enact(&mut self, round: &Round) {
