@@ -143,6 +143,16 @@ def test_dataframe_merge_with_task_shuffle(client):
     assert (merged.b == merged.k * 10).all()
 
 
+def test_dataframe_merge_with_p2p_shuffle(client):
+    left = pd.DataFrame({"k": np.arange(400) % 50, "a": np.arange(400)})
+    right = pd.DataFrame({"k": np.arange(50), "b": np.arange(50) * 10})
+    dleft = dd.from_pandas(left, npartitions=6)
+    dright = dd.from_pandas(right, npartitions=4)
+    merged = dleft.merge(dright, on="k", shuffle_method="p2p").compute()
+    assert len(merged) == 400
+    assert (merged.b == merged.k * 10).all()
+
+
 def test_as_completed(client):
     futures = client.map(lambda i: i * i, range(100), pure=False)
     assert sorted(f.result() for f in as_completed(futures)) == [i * i for i in range(100)]

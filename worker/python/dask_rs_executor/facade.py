@@ -134,6 +134,10 @@ class Worker(upstream.Worker):
         sys.stderr.flush()
         os._exit(status)
 
+    async def set_resources(self, **resources):
+        """Refused: what the worker process does not know of, it would not take tasks for."""
+        raise NotImplementedError("dask-rs: a worker's resources are set when it starts (--resources)")
+
     async def close(self, timeout=30, executor_wait=True, nanny=True, reason="worker-close"):
         """Asks the worker process to close."""
         self.link.send({"op": "close", "nanny": bool(nanny), "reason": str(reason)})

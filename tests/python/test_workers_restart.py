@@ -1,0 +1,42 @@
+"""Restarts of all workers, and of one. Needs workers with nannies."""
+
+import os
+
+import pytest
+from distributed import NannyPlugin, wait
+
+
+def inc(x):
+    return x + 1
+
+
+def test_workers_are_restarted_and_everything_is_forgotten(client, n_workers):
+    future = client.submit(inc, 1, pure=False)
+    wait(future)
+    before = set(client.run(os.getpid).values())
+    client.restart(timeout=60)
+    assert future.status == "cancelled"
+    client.wait_for_workers(n_workers, timeout=60)
+    after = set(client.run(os.getpid).values())
+    assert len(after) == n_workers and not before & after
+    assert not any(client.has_what().values())
+    assert client.submit(inc, 1, pure=False).result(timeout=60) == 2
+
+
+def test_one_worker_is_restarted(client, n_workers):
+    before = client.run(os.getpid)
+    first = sorted(before)[0]
+    assert client.restart_workers([first], timeout=60) == {first: "OK"}
+    client.wait_for_workers(n_workers, timeout=60)
+    after = set(client.run(os.getpid).values())
+    assert before[first] not in after and set(before.values()) - {before[first]} <= after
+
+
+class Marker(NannyPlugin):
+    def setup(self, nanny):
+        pass
+
+
+def test_a_nanny_plugin_is_refused_by_name(client):
+    with pytest.raises(Exception, match="it is a native process without Python"):
+        client.register_plugin(Marker(), name="nanny-marker")
