@@ -6,6 +6,7 @@ pub mod parse;
 mod pid_file;
 pub mod scheduler;
 mod scheduler_args;
+mod scheduler_config;
 mod signals;
 pub mod system;
 mod tls;

@@ -7,6 +7,7 @@ use dask_protocol::Address;
 
 use super::address::{SCHEDULER_PORT, Where};
 use super::parse::parse_timedelta;
+use super::scheduler_config::ConfigArgs;
 use super::tls::TlsArgs;
 
 /// Launch a Dask scheduler.
@@ -49,6 +50,8 @@ pub struct SchedulerArgs {
     /// python3
     #[arg(long, value_name = "PATH")]
     pub python: Option<String>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// Log level of dask: debug, info, warning, error
     #[arg(long)]
     pub log_level: Option<String>,

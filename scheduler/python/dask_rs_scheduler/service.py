@@ -32,6 +32,7 @@ class Service:
             "feed-next": self.feed_next,
             "feed-close": self.feed_close,
             "downscale": self.downscale,
+            "group-workers": self.group_workers,
             "preload": self.preload,
             "preload-teardown": self.preload_teardown,
         }
@@ -112,6 +113,12 @@ class Service:
         for plugin in list(self._scheduler.plugins.values()):
             states = plugin.valid_workers_downscaling(self._scheduler, states)
         return [state.address for state in states]
+
+    async def group_workers(self, function, workers):
+        """To which group each of these workers belongs by a function of the user (``key`` of ``workers_to_close``)."""
+        group_of = pickle.loads(function)
+        known = [address for address in workers if address in self._scheduler.workers]
+        return {address: repr(group_of(self._scheduler.workers[address])) for address in known}
 
     async def preload(self, modules, argv, directory):
         """Loads preload modules and runs their ``dask_setup``."""

@@ -159,6 +159,15 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
+    /// Copies the shell made elsewhere (rebalance): `worker` drops those of `keys` that another running worker holds.
+    DropReplicas {
+        /// The holder with too much.
+        worker: Address,
+        /// What was copied.
+        keys: Vec<Key>,
+        /// Why now.
+        stimulus_id: StimulusId,
+    },
     /// `set_restrictions`: where tasks may run from now on; an empty list lifts the restriction.
     SetRestrictions {
         /// Addresses per task.

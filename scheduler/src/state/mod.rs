@@ -275,6 +275,10 @@ impl State {
                 self.stimulus_id = stimulus_id;
                 self.replicas_removed(&worker, &keys);
             }
+            Event::DropReplicas { worker, keys, stimulus_id } => {
+                self.stimulus_id = stimulus_id;
+                self.drop_replicas(&worker, &keys);
+            }
             Event::SetRestrictions { restrictions } => self.set_restrictions(restrictions),
             Event::RestartShuffle { barrier, stimulus_id } => {
                 self.stimulus_id = stimulus_id;

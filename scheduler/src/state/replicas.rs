@@ -100,6 +100,23 @@ impl State {
         }
     }
 
+    /// Replicas that were copied elsewhere and may go, unless the copy is gone again by now.
+    pub(super) fn drop_replicas(&mut self, address: &Address, keys: &[Key]) {
+        let Some(worker) = self.workers.id(address) else {
+            return;
+        };
+        let mut surplus: Vec<TaskId> = keys.iter().filter_map(|key| self.tasks.id(key)).collect();
+        surplus.retain(|id| {
+            let task = &self.tasks[*id];
+            let elsewhere = |holder: WorkerId| holder != worker && self.running.contains(&holder);
+            !task.actor && task.who_has.contains(worker) && task.who_has.iter().any(elsewhere)
+        });
+        if !surplus.is_empty() {
+            let stimulus_id = self.stimulus_id.clone();
+            self.request_remove_replicas(worker, &surplus, &stimulus_id);
+        }
+    }
+
     /// `request-refresh-who-has`: holders of known keys; unknown ones are to be freed.
     pub(super) fn refresh_who_has(&mut self, worker: WorkerId, keys: Vec<Key>) {
         let (known, unknown): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| self.tasks.id(key).is_some());

@@ -1,6 +1,7 @@
 //! Requests: one function per op, grouped by what they are about.
 
 pub(super) mod broadcast;
+pub(super) mod closing;
 pub(super) mod dump;
 pub(super) mod events;
 pub(crate) mod explain;
@@ -76,7 +77,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "check_idle" => queries::idle_since(server).await,
         "versions" => queries::versions(server, &request).await,
         "adaptive_target" => workers::adaptive_target(server, &request).await,
-        "workers_to_close" => workers::workers_to_close(server, &request).await,
+        "workers_to_close" => closing::workers_to_close(server, &request).await,
         "set_resources" => workers::set_resources(server, &request).await,
         "heartbeat_worker" => heartbeat::heartbeat(server, &request).await,
         "unregister" => workers::unregister(server, &request).await,

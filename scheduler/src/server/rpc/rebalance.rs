@@ -8,10 +8,11 @@ use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 
 use super::super::core::Core;
-use super::super::failure::{Reply, reply};
+use super::super::failure::{Failure, Reply, reply};
 use super::super::shared::Server;
 use super::queries::named_workers;
-use super::replicate::{FetchPlan, PartialFail, free_on_workers, gather_on_workers};
+use super::replicate::{FetchPlan, PartialFail, gather_on_workers};
+use crate::state::Event;
 
 /// Half of `worker.memory.rebalance.sender-recipient-gap`: how far from the mean a worker may be, as a share of its limit.
 const HALF_GAP: f64 = 0.05;
@@ -73,7 +74,7 @@ struct Recipient {
 }
 
 /// Looks at the workers' memory and decides; an error names keys without data.
-fn plan(core: &Core, keys: Option<&IndexSet<Key>>, workers: &Value) -> Result<Vec<Move>, Vec<Key>> {
+fn plan(core: &mut Core, keys: Option<&IndexSet<Key>>, workers: &Value) -> Result<Vec<Move>, Vec<Key>> {
     let missing = |key: &&Key| core.state.who_has(key).is_empty();
     let missing: Vec<Key> = keys.into_iter().flatten().filter(missing).cloned().collect();
     if !missing.is_empty() {
@@ -81,7 +82,11 @@ fn plan(core: &Core, keys: Option<&IndexSet<Key>>, workers: &Value) -> Result<Ve
     }
     let workers = named_workers(core, workers).unwrap_or_else(|| core.workers.keys().cloned().collect());
     let (senders, recipients) = sort_out(core, &workers, keys);
-    Ok(pair(senders, recipients))
+    let counts = [("senders", senders.len()), ("recipients", recipients.len())];
+    let moves = pair(senders, recipients);
+    let counts = counts.into_iter().chain([("moved_keys", moves.len())]).map(|(name, count)| (name, count.into()));
+    core.log_event(&"all".into(), Value::map([("action", "rebalance".into())].into_iter().chain(counts)));
+    Ok(moves)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
@@ -99,7 +104,10 @@ fn sort_out(core: &Core, workers: &[Address], keys: Option<&IndexSet<Key>>) -> (
                 let bytes = core.state.nbytes_of(&key)? as f64;
                 Some((key, bytes))
             };
-            let movable = held.into_iter().filter(|key| keys.is_none_or(|keys| keys.contains(key)));
+            // Actors stay: what holds their state is not a value.
+            let is_actor = |key: &Key| core.state.task(key).is_some_and(|task| task.actor);
+            let named = held.into_iter().filter(|key| keys.is_none_or(|keys| keys.contains(key)));
+            let movable = named.filter(|key| !is_actor(key));
             let keys = movable.filter_map(sized).collect();
             senders.push(Sender { address: view.address.clone(), surplus: used - mean, stop_below: gap, keys });
         } else if used < mean - gap && used < RECIPIENT_MAX * limit {
@@ -147,26 +155,28 @@ fn furthest(distances: impl Iterator<Item = f64>) -> Option<usize> {
     distances.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
 }
 
-/// Copies, then frees what was copied at its origin; returns keys that did not arrive.
-async fn carry_out(server: &Server, moves: Vec<Move>) -> Result<Vec<Key>, super::super::failure::Failure> {
+/// Copies, then drops what was copied at its origin; returns keys that did not arrive. Whether the copy is still there is
+/// looked at together with the drop, so that a worker that leaves in between takes nothing along.
+async fn carry_out(server: &Server, moves: Vec<Move>) -> Result<Vec<Key>, Failure> {
     let mut fetches = FetchPlan::new();
     for Move { key, from, to } in &moves {
         fetches.entry(to.clone()).or_default().push((key.clone(), vec![from.clone()]));
     }
     gather_on_workers(server, fetches).await?;
-    let (arrived, failed) = server
-        .driver
-        .run(move |core| {
-            let arrived = |one: &Move| core.state.who_has(&one.key).contains(&one.to);
-            moves.into_iter().partition::<Vec<_>, _>(arrived)
-        })
-        .await?;
-    let mut surplus: IndexMap<Address, Vec<Key>> = IndexMap::new();
-    for Move { key, from, .. } in arrived {
-        surplus.entry(from).or_default().push(key);
-    }
-    free_on_workers(server, surplus).await?;
-    Ok(failed.into_iter().map(|one| one.key).collect())
+    let failed = server.driver.run(move |core| {
+        let arrived = |one: &Move| core.state.who_has(&one.key).contains(&one.to);
+        let (arrived, failed) = moves.into_iter().partition::<Vec<_>, _>(arrived);
+        let mut surplus: IndexMap<Address, Vec<Key>> = IndexMap::new();
+        for Move { key, from, .. } in arrived {
+            surplus.entry(from).or_default().push(key);
+        }
+        let stimulus_id = core.stimulus("rebalance");
+        for (worker, keys) in surplus {
+            core.handle(Event::DropReplicas { worker, keys, stimulus_id: stimulus_id.clone() });
+        }
+        failed
+    });
+    Ok(failed.await?.into_iter().map(|one| one.key).collect())
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::super::failure::{Failure, Reply, reply};
 use super::super::identity;
 use super::super::peers::name_text;
 use super::super::shared::Server;
+use super::closing::{CloseCriteria, workers_to_close_now};
 use super::queries::names_text;
-use super::workers::{CloseCriteria, workers_to_close_now};
 
 #[derive(Deserialize)]
 struct Args {

@@ -148,3 +148,19 @@ fn policies_of_ones_own_make_and_drop_copies() {
     kit.handle(Event::RunActiveMemoryManager);
     assert_eq!(kit.state.who_has(&"x".into()), [address(1)]);
 }
+
+#[test]
+fn a_copy_made_elsewhere_is_dropped_only_while_the_other_is_there() {
+    let drop = |kit: &mut Kit| {
+        let (worker, keys) = (address(1), vec![Key::from("x")]);
+        kit.handle(Event::DropReplicas { worker, keys, stimulus_id: "rebalance".into() });
+    };
+    let mut kit = replicated(2);
+    kit.lose(2);
+    drop(&mut kit);
+    assert!(kit.worker_ops(1).is_empty(), "it is the last copy now");
+    let mut kit = replicated(2);
+    drop(&mut kit);
+    assert_eq!(kit.worker_ops(1), ["remove-replicas"]);
+    assert_eq!(kit.state.who_has(&"x".into()), [address(2)]);
+}
