@@ -101,7 +101,9 @@ impl Nanny {
         let id = format!("Nanny-{}", uuid::Uuid::new_v4());
         let desk = Arc::new(Desk::new(address.clone(), id, options.logs.clone(), events, seen));
         let mut command = options.command;
-        command.args.extend(["--nanny-address".into(), address.as_str().into()]);
+        // What follows a double dash belongs to preload modules.
+        let end = command.args.iter().position(|arg| arg == "--").unwrap_or(command.args.len());
+        command.args.splice(end..end, ["--nanny-address".into(), address.as_str().into()]);
         let driver = Driver {
             state: State::new(Config {
                 address,

@@ -174,6 +174,14 @@ impl Cluster {
 
     /// Starts one more worker with one thread.
     pub fn add_worker(&mut self, kind: WorkerKind) {
+        self.add_worker_with(kind, &[]);
+    }
+
+    /// Starts one more worker with one thread and these arguments too.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn add_worker_with(&mut self, kind: WorkerKind, arguments: &[&str]) {
         let mut command = match kind {
             WorkerKind::Ours => {
                 let mut command = Command::new(binary("dask-worker"));
@@ -187,7 +195,7 @@ impl Cluster {
             }
         };
         command.arg(&self.address).args(["--nthreads", "1", "--dashboard-address", "127.0.0.1:0"]);
-        command.args(["--host", "127.0.0.1", "--memory-limit", "4GB"]).env("PYTHONPATH", programs());
+        command.args(["--host", "127.0.0.1", "--memory-limit", "4GB"]).args(arguments).env("PYTHONPATH", programs());
         let worker = Process::start(&format!("{kind:?} worker {}", self.workers.len()), &mut command);
         worker.line_with("Registered to:");
         self.workers.push(worker);

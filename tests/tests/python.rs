@@ -29,6 +29,15 @@ fn a_python_client_on_one_worker_of_each() {
 }
 
 #[test]
+fn modules_are_preloaded_with_their_arguments() {
+    let mut cluster = Cluster::start(&[], &["--preload", "preloaded", "--", "--mark", "on-scheduler"]);
+    for kind in [WorkerKind::Ours, WorkerKind::Upstream] {
+        cluster.add_worker_with(kind, &["--preload", "preloaded", "--", "--mark", "on-worker"]);
+    }
+    cluster.pytest(&["test_preloads.py"]);
+}
+
+#[test]
 fn a_scheduler_without_python_serves_what_needs_none() {
     let cluster = Cluster::start(&[WorkerKind::Ours], &["--python", "/nonexistent"]);
     cluster.pytest(&["test_no_python_on_the_scheduler.py"]);

@@ -72,6 +72,10 @@ pub struct WorkerOptions {
     pub dashboard_address: Option<String>,
     /// Which Python runs user code.
     pub python: PythonChoice,
+    /// Modules, files or URLs that the Python process loads before its first task (`distributed.worker.preload`).
+    pub preload: Vec<String>,
+    /// Arguments for them.
+    pub preload_argv: Vec<String>,
     /// The nanny that started this process.
     pub nanny: Option<Address>,
     /// How connections are made, including certificates.
@@ -113,6 +117,8 @@ impl WorkerOptions {
             contact_address: None,
             dashboard_address: Some(":0".to_owned()),
             python: PythonChoice::Auto,
+            preload: Vec::new(),
+            preload_argv: Vec::new(),
             nanny: None,
             comm: CommConfig::default(),
             tls_files: None,

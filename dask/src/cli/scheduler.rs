@@ -57,6 +57,8 @@ fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<S
         comm: args.tls.comm_config(None).map_err(Failure::Usage)?,
         python: args.python.as_ref().map(PathBuf::from),
         state: args.config.config(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
+        preload: args.preload.clone(),
+        preload_argv: args.preload_argv.clone(),
         idle_timeout: plan.idle_timeout,
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),
         logs: Some(log_source(logs)),

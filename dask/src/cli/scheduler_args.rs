@@ -65,9 +65,12 @@ pub struct SchedulerArgs {
     /// The default.
     #[arg(long, hide = true, overrides_with = "jupyter")]
     pub no_jupyter: bool,
-    /// Needs Python inside this process.
-    #[arg(long, hide = true)]
+    /// Module, file or URL with a dask_setup function, which Python beside the scheduler loads when it starts
+    #[arg(long)]
     pub preload: Vec<String>,
+    /// Arguments for the preload modules, after --
+    #[arg(last = true)]
+    pub preload_argv: Vec<String>,
     /// Links of the dashboard behind a proxy.
     #[arg(long, hide = true)]
     pub dashboard_prefix: Option<String>,
@@ -140,9 +143,6 @@ impl SchedulerArgs {
         if self.jupyter {
             return Err("--jupyter: this native scheduler cannot run a Jupyter server inside itself".to_owned());
         }
-        if let Some(module) = self.preload.first() {
-            return Err(format!("--preload {module}: this native scheduler cannot load Python modules into itself"));
-        }
         let ignored = [
             (self.dashboard_prefix.is_some(), "--dashboard-prefix"),
             (self.show || self.no_show, "--show"),
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn what_needs_python_inside_is_refused_and_the_rest_is_warned_about() {
         assert!(plan(&["--jupyter"]).is_err());
-        assert!(plan(&["--preload", "foo"]).is_err());
+        assert!(plan(&["--preload", "foo", "--", "--option", "1"]).is_ok());
         assert_eq!(plan(&["--no-jupyter"]).expect("harmless").warnings, [""; 0]);
         let old = plan(&["--bokeh-whitelist=*", "--no-show"]).expect("harmless");
         assert_eq!(old.warnings, ["--show has no effect", "--bokeh-whitelist has no effect"]);

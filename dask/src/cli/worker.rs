@@ -225,6 +225,8 @@ impl Command<'_> {
                 Some("none") => PythonChoice::Off,
                 Some(path) => PythonChoice::Path(path.into()),
             },
+            preload: self.args.preload.clone(),
+            preload_argv: self.args.preload_argv.clone(),
             nanny,
             comm: self.comm.clone(),
             tls_files: tls_files.map(|paths| TlsFiles { ca: paths.ca, cert: paths.cert, key: paths.key }),

@@ -106,9 +106,12 @@ pub struct WorkerArgs {
     /// Worker class; only the usual one exists here.
     #[arg(long, hide = true)]
     pub worker_class: Option<String>,
-    /// Needs Python inside this process.
-    #[arg(long, hide = true)]
+    /// Module, file or URL with a dask_setup function, which the worker's Python process loads when it starts
+    #[arg(long)]
     pub preload: Vec<String>,
+    /// Arguments for the preload modules, after --
+    #[arg(last = true)]
+    pub preload_argv: Vec<String>,
     /// Needs Python inside the nanny.
     #[arg(long, hide = true)]
     pub preload_nanny: Vec<String>,
@@ -144,8 +147,11 @@ impl WorkerArgs {
         if let Some(class) = self.worker_class.as_deref().filter(|class| !WORKER_CLASSES.contains(class)) {
             return Err(format!("--worker-class {class}: this native worker has no Python classes to start"));
         }
-        if let Some(module) = self.preload.first().or(self.preload_nanny.first()) {
-            return Err(format!("--preload {module}: this native worker cannot load Python modules into itself"));
+        if let Some(module) = self.preload_nanny.first() {
+            return Err(format!("--preload-nanny {module}: this native nanny cannot load Python modules into itself"));
+        }
+        if let (Some(module), Some("none")) = (self.preload.first(), self.python.as_deref()) {
+            return Err(format!("--preload {module}: a worker with --python none runs no Python modules"));
         }
         let mut warnings = Vec::new();
         let ignored = [
@@ -226,7 +232,9 @@ mod tests {
     fn what_needs_python_inside_is_refused() {
         assert!(parse(&["--worker-class", "dask_cuda.CUDAWorker"]).check_unsupported().is_err());
         assert!(parse(&["--worker-class", "distributed.Worker"]).check_unsupported().is_ok());
-        assert!(parse(&["--preload", "foo.bar"]).check_unsupported().is_err());
+        assert!(parse(&["--preload", "foo.bar", "--", "x"]).check_unsupported().is_ok());
+        assert!(parse(&["--preload", "foo.bar", "--python", "none"]).check_unsupported().is_err());
+        assert!(parse(&["--preload-nanny", "foo.bar"]).check_unsupported().is_err());
         assert!(WorkerArgs::try_parse_from(["dask-worker", "--no-such-option"]).is_err());
     }
 }

@@ -180,6 +180,11 @@ impl WorkerPlan {
         let flags = [(args.no_dashboard, "--no-dashboard"), (args.lifetime_restart, "--lifetime-restart")];
         out.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
         out.extend(args.tls.to_args());
+        out.extend(args.preload.iter().map(|module| format!("--preload={module}")));
+        if !args.preload_argv.is_empty() {
+            out.push("--".to_owned());
+            out.extend(args.preload_argv.iter().cloned());
+        }
         out
     }
 

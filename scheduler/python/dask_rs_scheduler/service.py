@@ -34,7 +34,7 @@ class Service:
             "downscale": self.downscale,
             "group-workers": self.group_workers,
             "preload": self.preload,
-            "preload-teardown": self.preload_teardown,
+            "tear-down": self.tear_down,
         }
 
     def take(self, message):
@@ -127,7 +127,7 @@ class Service:
         for preload in preloads:
             await preload.start()
 
-    async def preload_teardown(self):
+    async def tear_down(self):
         """Runs ``dask_teardown`` of the preload modules, and lets plugins close."""
         for close in [
             *(plugin.before_close for plugin in self._scheduler.plugins.values()),

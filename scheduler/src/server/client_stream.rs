@@ -1,9 +1,10 @@
 //! A client's stream: `register-client`, then its messages in order until it leaves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dask_protocol::comm::{BatchedSender, Comm, CommReader};
-use dask_protocol::message::{ClientToScheduler, Keys, Request, SchedulerToClient, StreamStart, UpdateData};
+use dask_protocol::message::{ClientToScheduler, Keys, Message, Request, SchedulerToClient, StreamStart, UpdateData};
 use dask_protocol::{Address, CommError, Key, Value};
 use serde::Deserialize;
 use tracing::{info, warn};
@@ -14,6 +15,9 @@ use super::peers::Session;
 use super::shared::Server;
 use super::versions;
 use crate::state::{ClientId, Event};
+
+/// Most messages read ahead while a client's graph is made; a client that says more is noticed to leave only afterwards.
+const EARLY_MESSAGES_MAX: usize = 64;
 
 #[derive(Deserialize)]
 struct RegisterClient {
@@ -41,7 +45,7 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
     let id = client.clone();
     let Ok(session) = server.driver.run(move |core| core.add_client(&id, sender)).await else { return };
     info!(target: "distributed.core", "Starting established connection to {peer}");
-    let mut stream = ClientStream { server, client, session, peer, events: Vec::new() };
+    let mut stream = ClientStream { server, client, session, peer, events: Vec::new(), early: VecDeque::new() };
     stream.follow(reader).await;
     stream.finish().await;
 }
@@ -53,11 +57,15 @@ struct ClientStream {
     peer: Address,
     /// Decoded and not yet handed to the driver.
     events: Vec<Event>,
+    /// What arrived while a graph was made; in order.
+    early: VecDeque<Message>,
 }
 
 /// Why a stream ends.
 enum End {
     Asked,
+    /// The connection broke.
+    Left,
     Scheduler,
 }
 
@@ -70,7 +78,11 @@ impl From<SchedulerClosed> for End {
 impl ClientStream {
     async fn follow(&mut self, mut reader: CommReader) {
         loop {
-            let batch = match reader.recv().await {
+            let received = match self.early.pop_front() {
+                Some(message) => Ok(message),
+                None => reader.recv().await,
+            };
+            let batch = match received {
                 Ok(message) => message.decode_stream::<ClientToScheduler>().map_err(CommError::from),
                 Err(error) => Err(error),
             };
@@ -82,13 +94,13 @@ impl ClientStream {
                 }
             };
             for message in batch {
-                match self.handle(message).await {
+                match self.handle(message, &mut reader).await {
                     Ok(()) => {}
                     Err(End::Asked) => {
                         info!(target: "distributed.core", "Received 'close-stream' from {}; closing.", self.peer);
                         return;
                     }
-                    Err(End::Scheduler) => return,
+                    Err(End::Left | End::Scheduler) => return,
                 }
             }
             if self.flush().await.is_err() {
@@ -112,12 +124,14 @@ impl ClientStream {
         named.map_or_else(|| self.client.clone(), ClientId::from)
     }
 
-    async fn handle(&mut self, message: ClientToScheduler) -> Result<(), End> {
+    async fn handle(&mut self, message: ClientToScheduler, reader: &mut CommReader) -> Result<(), End> {
         match message {
             ClientToScheduler::UpdateGraph(update) => {
                 self.flush().await?;
                 let client = self.on_behalf(update.client.clone());
-                let (event, shuffles) = self.server.graphs.update_graph(client, update).await;
+                let server = Arc::clone(&self.server);
+                let made = server.graphs.update_graph(client, update);
+                let (event, shuffles) = self.unless_it_leaves(made, reader).await?;
                 if !shuffles.is_empty() {
                     self.server.driver.run(move |core| core.shuffles.expect(shuffles)).await?;
                 }
@@ -178,6 +192,24 @@ impl ClientStream {
             }
         }
         Ok(())
+    }
+
+    /// Waits for a graph, which may take Python minutes, and gives up when the client leaves meanwhile.
+    async fn unless_it_leaves<T>(&mut self, made: impl Future<Output = T>, reader: &mut CommReader) -> Result<T, End> {
+        let mut made = std::pin::pin!(made);
+        loop {
+            tokio::select! {
+                made = &mut made => return Ok(made),
+                arrived = reader.recv(), if self.early.len() < EARLY_MESSAGES_MAX => match arrived {
+                    Ok(message) => self.early.push_back(message),
+                    Err(error) => {
+                        info!(target: "distributed.core", "Connection to {} has been closed.", self.peer);
+                        explain_end(&self.peer, &error);
+                        return Err(End::Left);
+                    }
+                },
+            }
+        }
     }
 
     fn explain_cancel(&self, keys: &Keys) {

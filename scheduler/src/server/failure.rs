@@ -2,7 +2,7 @@
 
 use dask_protocol::message::{ErrorInfo, ErrorReply, Message};
 use dask_protocol::pickle::{PickledException, builtin_exception, timeout_error};
-use dask_protocol::{CommError, DecodeError};
+use dask_protocol::{CommError, DecodeError, Value};
 use serde::Serialize;
 
 use crate::graph::helper::HelperError;
@@ -66,6 +66,22 @@ impl Failure {
             Failure::Relayed(message) => message,
             Failure::Raised(PickledException { pickle, text }) => {
                 Message::encode(&ErrorReply::uncaught(pickle, text)).expect("an error reply always packs")
+            }
+        }
+    }
+}
+
+/// What to tell in a log.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Raised(exception) => f.write_str(&exception.text),
+            Failure::Relayed(message) => {
+                let text = message
+                    .decode::<Value>()
+                    .ok()
+                    .and_then(|reply| Some(reply.get("exception_text")?.as_str()?.to_owned()));
+                f.write_str(text.as_deref().unwrap_or("an exception without text"))
             }
         }
     }

@@ -30,6 +30,10 @@ pub struct SchedulerOptions {
     pub comm: CommConfig,
     /// The Python that materialises graphs; none to search as the graph helper does.
     pub python: Option<PathBuf>,
+    /// Modules, files or URLs that Python beside the scheduler loads at the start (`distributed.scheduler.preload`).
+    pub preload: Vec<String>,
+    /// Arguments for them.
+    pub preload_argv: Vec<String>,
     /// The settings of the state machine.
     pub state: state::Config,
     /// Policies of the active memory manager beside dask's (`active-memory-manager.policies`).
@@ -63,6 +67,8 @@ impl Default for SchedulerOptions {
             dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
             comm: CommConfig::default(),
             python: None,
+            preload: Vec::new(),
+            preload_argv: Vec::new(),
             state: state::Config::default(),
             memory_policies: Vec::new(),
             idle_timeout: None,

@@ -33,6 +33,8 @@ use crate::state::State;
 
 /// How long the farewell to workers may take at the close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long plugins and preload modules may take to close.
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const RULE: &str = "-----------------------------------------------";
 
 /// A running scheduler. Dropping it does not stop it; [`Scheduler::close`] does.
@@ -51,6 +53,9 @@ pub enum StartError {
     /// No address was given.
     #[error("cannot start the scheduler: no address to listen on")]
     NoAddress,
+    /// A preload module cannot be loaded.
+    #[error("cannot start the scheduler: its preload modules cannot be loaded: {0}")]
+    Preload(String),
     /// The scheduler file cannot be written.
     #[error("cannot write the scheduler file {path:?}: {error}")]
     SchedulerFile {
@@ -111,6 +116,7 @@ impl Scheduler {
         tokio::spawn(periodic::run(Arc::clone(&server)));
         let (closed_sender, closed) = watch::channel(None);
         tokio::spawn(supervise(Arc::clone(&server), driving, closed_sender));
+        server.sidecar.preload(&server).await.map_err(|failure| StartError::Preload(failure.to_string()))?;
         Ok(Scheduler { server, closed })
     }
 
@@ -197,6 +203,9 @@ async fn supervise(server: Arc<Server>, mut driving: JoinHandle<()>, closed: wat
         && let Err(error) = std::fs::remove_file(path)
     {
         warn!(target: "distributed.scheduler", "Could not remove the scheduler file {path:?}: {error}");
+    }
+    if timeout(TEARDOWN_TIMEOUT, server.sidecar.tear_down(&server)).await.is_err() {
+        warn!(target: "distributed.scheduler", "Plugins and preload modules were not torn down in time");
     }
     info!(target: "distributed.scheduler", "Scheduler closing all comms");
     if timeout(CLOSE_TIMEOUT, farewell(&server)).await.is_err() {

@@ -83,6 +83,7 @@ async def _serve(link, options):
 
     worker = Worker(link, IOLoop.current(), options)
     await worker.rpc.start()
+    await worker.load_preloads(options)
     worker.sampler.start()
     logging.getLogger("distributed").addHandler(LinkHandler(link))
     threading.Thread(target=_read, args=(link, worker), name="Dask-Worker-Link", daemon=True).start()

@@ -13,8 +13,9 @@ from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor as PlainThreadPool
 from inspect import isawaitable
 
+import dask
 import distributed.worker as upstream
-from distributed import profile
+from distributed import preloading, profile
 from distributed._async_taskgroup import AsyncTaskGroup
 from distributed.actor import Actor
 from distributed.core import ConnectionPool, Status, error_message
@@ -91,7 +92,8 @@ class Worker(upstream.Worker):
         self._ongoing_background_tasks = AsyncTaskGroup()
 
     def _make_records(self):
-        self.plugins, self.preloads, self.services, self.periodic_callbacks = {}, [], {}, {}
+        self.plugins, self.services, self.periodic_callbacks = {}, {}, {}
+        self.preloads = preloading.PreloadManager([])
         self.metrics, self.startup_information = {}, {}
         self.threads, self.digests = {}, None
         self.digests_total, self.digests_total_since_heartbeat = defaultdict(int), defaultdict(int)
@@ -101,6 +103,13 @@ class Worker(upstream.Worker):
 
     def __repr__(self):
         return f"<Worker {self.address!r}, name: {self.name}, status: {self.status.name}, stored: {len(self.data)}>"
+
+    async def load_preloads(self, options):
+        """Loads preload modules and runs their ``dask_setup``; one that cannot be imported ends the process."""
+        modules = options["preload"] or dask.config.get("distributed.worker.preload")
+        argv = options["preload_argv"] or dask.config.get("distributed.worker.preload-argv")
+        self.preloads = preloading.process_preloads(self, modules, list(argv), file_dir=self.local_directory)
+        await self.preloads.start()
 
     # -- what the worker process has to know ------------------------------------------------------------------------
 
@@ -208,6 +217,7 @@ class Worker(upstream.Worker):
 
     async def tear_down(self):
         """What is due before this process ends."""
+        await self.preloads.teardown()
         for name in list(self.plugins):
             await self.plugin_remove(name)
         if self._client is not None:

@@ -239,6 +239,8 @@ async fn start_python(
         resources: options.resources.clone(),
         scheduler_delay: 0.0,
         tls,
+        preload: options.preload.clone(),
+        preload_argv: options.preload_argv.clone(),
     };
     let (python, reader) = interpreter.introduce(introduction).await?;
     // The cell was made a moment ago and only this function fills it.

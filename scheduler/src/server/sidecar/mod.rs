@@ -51,6 +51,33 @@ impl Sidecar {
         self.running.lock().await.as_ref().is_some_and(|process| process.is_alive())
     }
 
+    /// Loads the preload modules of the options and runs their `dask_setup`.
+    pub(crate) async fn preload(&self, server: &Arc<Server>) -> Result<(), Failure> {
+        let texts = |texts: &[String]| Value::Array(texts.iter().map(|text| text.as_str().into()).collect());
+        let options = &server.options;
+        if options.preload.is_empty() {
+            return Ok(());
+        }
+        let directory = server.graphs.helpers().directory().map_err(Failure::from)?;
+        let fields = [
+            ("modules", texts(&options.preload)),
+            ("argv", texts(&options.preload_argv)),
+            ("directory", directory.to_string_lossy().into_owned().into()),
+        ];
+        self.ask(server, "preload", fields).await?;
+        Ok(())
+    }
+
+    /// Lets plugins and preload modules close, if there is a process that has any.
+    pub(crate) async fn tear_down(&self, server: &Arc<Server>) {
+        if !self.is_running().await {
+            return;
+        }
+        if let Err(failure) = self.ask(server, "tear-down", []).await {
+            warn!(target: "distributed.scheduler", "Plugins and preload modules could not be torn down: {failure}");
+        }
+    }
+
     /// Keeps a plugin that has started, for processes to come.
     pub(crate) fn keep_plugin(&self, name: String, plugin: Bytes) {
         let mut plugins = self.plugins();
@@ -81,7 +108,7 @@ impl Sidecar {
         for (name, plugin) in plugins {
             info!(target: "distributed.scheduler", "Starting scheduler plugin {name} in a new process");
             if let Err(failure) = add_plugin(&process, plugin, Some(name.clone()), true).await {
-                error!(target: "distributed.scheduler", "Scheduler plugin {name} does not start again: {failure:?}");
+                error!(target: "distributed.scheduler", "Scheduler plugin {name} does not start again: {failure}");
             }
         }
         *running = Some(Arc::clone(&process));

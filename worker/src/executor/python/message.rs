@@ -47,6 +47,8 @@ pub(crate) struct Introduction {
     pub resources: Resources,
     pub scheduler_delay: f64,
     pub tls: Option<TlsPaths>,
+    pub preload: Vec<String>,
+    pub preload_argv: Vec<String>,
 }
 
 /// To the Python process.
