@@ -1,1 +1,4 @@
-//! Benchmarks of dask-rs. `cargo bench -p dask-benches` runs them all; they assert nothing.
+//! Benchmarks of dask-rs. `cargo bench -p dask-benches` runs the criterion benches; they assert nothing. `dask-sim` runs
+//! graphs on simulated clusters, and compares policies: see [`sim`].
+
+pub mod sim;

@@ -143,9 +143,21 @@ impl State {
         assert!(self.clients.get(self.fire_and_forget).is_some(), "fire-and-forget always exists");
     }
 
+    fn check_kept(&self) {
+        let kept = &self.queue.kept;
+        kept.check();
+        for id in kept.iter() {
+            let (task, keeper) = (&self.tasks[id], kept.keeper(id).expect("what is kept has a keeper"));
+            assert!(self.running.contains(&keeper), "{}: kept for a worker that runs", task.key);
+            let capable = self.workers[keeper].runtimes[task.runtime.number()];
+            assert!(capable, "{}: kept for a worker that can run it", task.key);
+        }
+    }
+
     fn check_sets(&self) {
         let queued: FastSet<TaskId> = self.queue.iter().collect();
         assert_eq!(queued.len(), self.queue.len(), "no task is queued twice");
+        self.check_kept();
         for (id, task) in self.tasks.iter() {
             assert_eq!(queued.contains(&id), task.state == TaskState::Queued, "{}: in the queue iff queued", task.key);
         }

@@ -29,6 +29,7 @@ mod ids;
 mod interest;
 mod membership;
 mod messages;
+mod native;
 mod occupancy;
 mod placement;
 mod queries;
@@ -37,6 +38,7 @@ mod replicas;
 mod restart;
 mod retire;
 mod retry;
+mod runs;
 mod scaling;
 mod spans;
 mod stealing;
@@ -228,6 +230,10 @@ impl State {
         std::mem::swap(&mut self.out, actions);
         let transitions_before = self.transition_counter;
         self.dispatch(event);
+        if self.config.policy == Policy::Native {
+            // Ready tasks pass through the queue even where slots are free.
+            self.queue_slots_maybe_opened();
+        }
         self.update_idle_since(transitions_before);
         self.update_timers();
         std::mem::swap(&mut self.out, actions);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::State;
+use super::config::Policy;
 use super::event::{Runtime, Seconds};
 use super::explain::Rule;
 use super::explain::decision::{Considered, SCORES_MAX};
@@ -77,6 +78,7 @@ impl State {
             self.idle.idle.set(&self.workers, id, false);
             self.saturated.swap_remove(&id);
             self.set_slot_ratio(id, None);
+            Runtime::ALL.into_iter().for_each(|runtime| self.queue.unkeep(runtime, id));
         }
     }
 
@@ -178,6 +180,17 @@ impl State {
         self.considered.best()
     }
 
+    /// The worker that a queued task is kept for, if it has a free slot, else as upstream.
+    pub(super) fn decide_worker_queued(&mut self, id: TaskId) -> Option<WorkerId> {
+        let keeper = self.queue.kept.keeper(id).filter(|keeper| self.workers[*keeper].slot_ratio.is_some());
+        let Some(keeper) = keeper else {
+            return self.decide_worker_rootish_queuing_enabled(self.tasks[id].runtime);
+        };
+        let score = self.score_of_busy(keeper);
+        self.considered = Considered::ranked(Rule::Run, 1, std::iter::once(score));
+        Some(keeper)
+    }
+
     /// Neighbours in a group go to one worker, a batch at a time (`decide_worker_rootish_queuing_disabled`).
     pub(super) fn decide_worker_rootish_queuing_disabled(&mut self, id: TaskId) -> Option<WorkerId> {
         let (group_id, runtime) = (self.tasks[id].group, self.tasks[id].runtime);
@@ -234,6 +247,9 @@ impl State {
         let quick = self.running.len() == self.workers.len() || self.running.len() >= ROUND_ROBIN_MIN;
         if !restricted && task.dependencies.is_empty() && quick {
             return Some(self.any_running_worker());
+        }
+        if self.config.policy == Policy::Native && !restricted && !self.tasks[id].actor {
+            return self.decide_worker_native(id);
         }
         self.decide_worker(id, restricted)
     }
@@ -310,7 +326,7 @@ impl State {
     }
 
     /// Notes on every holder of a dependency how many bytes of the dependencies it has, and lists the holders.
-    fn mark_holders(&mut self, id: TaskId) {
+    pub(super) fn mark_holders(&mut self, id: TaskId) {
         self.mark += 1;
         self.scratch_workers.clear();
         for dep in self.tasks[id].dependencies.iter() {

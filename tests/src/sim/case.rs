@@ -39,6 +39,9 @@ pub struct Case {
     pub amm: bool,
     /// `allowed-failures`.
     pub allowed_failures: u32,
+    /// Whether the policy is `native` rather than `upstream`.
+    #[serde(default)]
+    pub native: bool,
 }
 
 impl Case {
@@ -53,6 +56,7 @@ impl Case {
             stealing: rng.random_bool(0.7),
             amm: rng.random_bool(0.7),
             allowed_failures: rng.random_range(0..=5),
+            native: !seed.is_multiple_of(2),
             slots,
         }
     }

@@ -124,6 +124,7 @@ impl World {
             amm_start: case.amm,
             allowed_failures: case.allowed_failures,
             validate: case.slots.len() <= SLOTS_CHECKED_MAX,
+            policy: if case.native { sched::Policy::Native } else { sched::Policy::Upstream },
             ..sched::Config::default()
         };
         let now = 0.0;

@@ -23,6 +23,8 @@ pub enum Rule {
     SoonestStart,
     /// The least busy worker with a free slot for a root-ish task.
     FreeSlot,
+    /// The least busy worker with a free slot, or the one that runs what is used together with it.
+    Run,
     /// Where its neighbours of the same group went, while queuing is off.
     Neighbours,
     /// Without dependencies: the workers take turns.
@@ -41,6 +43,7 @@ impl Rule {
             Rule::OnlyCandidate => "only-candidate",
             Rule::SoonestStart => "soonest-start",
             Rule::FreeSlot => "free-slot",
+            Rule::Run => "run",
             Rule::Neighbours => "neighbours",
             Rule::InTurn => "in-turn",
             Rule::LeastBusy => "least-busy",
@@ -55,6 +58,7 @@ impl Rule {
             Rule::OnlyCandidate => "no other worker came into question",
             Rule::SoonestStart => "it could start there soonest, transfers included",
             Rule::FreeSlot => "it was the least busy worker with a free slot for a root-ish task",
+            Rule::Run => "it had a free slot, and runs what is used together with it or was the least busy",
             Rule::Neighbours => "its neighbours of the same group were sent there",
             Rule::InTurn => "it has no dependencies and it was that worker's turn",
             Rule::LeastBusy => "it has no dependencies and that worker had the least work",

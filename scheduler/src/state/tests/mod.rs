@@ -5,6 +5,7 @@ mod explain;
 mod failures;
 mod lifecycle;
 mod membership;
+mod native;
 mod placement;
 mod randomised;
 mod replicas;

@@ -9,8 +9,7 @@ impl State {
     pub(super) fn transition_queued(&mut self, id: TaskId, finish: TaskState) -> Direct {
         match finish {
             TaskState::Processing => {
-                let runtime = self.tasks[id].runtime;
-                if let Some(worker) = self.decide_worker_rootish_queuing_enabled(runtime) {
+                if let Some(worker) = self.decide_worker_queued(id) {
                     self.dequeue(id);
                     self.add_to_processing(id, worker);
                 }

@@ -1,6 +1,7 @@
 //! From waiting: to be computed once its dependencies are in memory.
 
 use super::super::State;
+use super::super::config::Policy;
 use super::super::ids::TaskId;
 use super::super::task::TaskState;
 use super::Direct;
@@ -28,7 +29,10 @@ impl State {
         let task = &self.tasks[id];
         let rootish = self.is_rootish(task);
         let queued = rootish && self.queuing() && task.queueable;
-        let worker = if queued {
+        let worker = if queued && self.config.policy == Policy::Native {
+            // The queue knows what is used together; it is served before the event is over.
+            None
+        } else if queued {
             self.decide_worker_rootish_queuing_enabled(task.runtime)
         } else if rootish {
             self.decide_worker_rootish_queuing_disabled(id)

@@ -1,0 +1,148 @@
+//! The policy `native`: what is used together stays together, and is held back all the same.
+
+use super::super::TaskState::{Processing, Queued};
+use super::super::testing::*;
+use super::super::{Config, NewTask, Policy};
+
+const CLOSING: &str = "sum";
+
+fn kit(threads: &[u32]) -> Kit {
+    Kit::with(Config { policy: Policy::Native, ..Config::default() }, threads)
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).flat_map(|i| [format!("a-{i}"), format!("b-{i}")]).collect()
+}
+
+/// `sum(a + b for a, b in ...)`: pairs of sources, each pair added, and everything summed.
+fn pairs(count: usize) -> Vec<NewTask> {
+    let mut tasks = Vec::new();
+    let mut sums = Vec::new();
+    for i in 0..count {
+        let inputs = [format!("a-{i}"), format!("b-{i}")];
+        for (input, order) in inputs.iter().zip(3 * i..) {
+            tasks.push(NewTask { data_producer: true, order: order as f64, ..task(input.as_str()) });
+        }
+        let add = task_of(format!("add-{i}"), &[&inputs[0], &inputs[1]]);
+        tasks.push(NewTask { order: (3 * i + 2) as f64, ..add });
+        sums.push(format!("add-{i}"));
+    }
+    let sums: Vec<&str> = sums.iter().map(String::as_str).collect();
+    tasks.push(NewTask { order: 3.0 * count as f64, ..task_of(CLOSING, &sums) });
+    tasks
+}
+
+#[test]
+fn what_is_used_together_runs_on_one_worker() {
+    let mut kit = kit(&[2, 2, 2]);
+    kit.submit(pairs(40), &[CLOSING]);
+    let mut done = Vec::new();
+    while done.len() < 120 {
+        let (_, key, _) = kit.runs[done.len()].clone();
+        let key = key.to_string();
+        kit.finish_in(&key, 1_000_000, 0.5);
+        done.push(key);
+    }
+    // The last ones are spread over whoever is free.
+    for i in 0..35 {
+        let at =
+            [kit.worker_of(&format!("a-{i}")), kit.worker_of(&format!("b-{i}")), kit.worker_of(&format!("add-{i}"))];
+        assert!(at.windows(2).all(|pair| pair[0] == pair[1]), "pair {i} on {at:?}");
+    }
+}
+
+#[test]
+fn no_worker_is_given_more_than_its_slots() {
+    let mut kit = kit(&[2, 2]);
+    kit.submit(pairs(20), &[CLOSING]);
+    let processing = names(20).iter().filter(|name| kit.state_of(name) == Some(Processing)).count();
+    assert_eq!(processing, 6, "three slots for two threads");
+}
+
+#[test]
+fn a_free_worker_helps_out_when_nothing_else_is_left() {
+    let mut kit = kit(&[2]);
+    kit.submit(pairs(3), &[CLOSING]);
+    kit.assert_states([("b-1", Some(Queued)), ("b-2", Some(Queued))]);
+    kit.add_worker(worker(2, 4));
+    let queued = names(3).iter().filter(|name| kit.state_of(name) == Some(Queued)).count();
+    assert_eq!(queued, 0, "what was kept for the first worker went to the second");
+}
+
+#[test]
+fn tasks_kept_for_a_worker_that_leaves_go_to_others() {
+    let mut kit = kit(&[8, 8]);
+    kit.submit(pairs(30), &[CLOSING]);
+    kit.lose(1);
+    kit.lose(2);
+    let queued = names(30).iter().filter(|name| kit.state_of(name) == Some(Queued)).count();
+    assert_eq!(queued, 60);
+    kit.add_worker(worker(3, 8));
+    let processing = names(30).iter().filter(|name| kit.state_of(name) == Some(Processing)).count();
+    assert_eq!(processing, 9);
+}
+
+#[test]
+fn a_better_user_priority_goes_before_a_run() {
+    let mut kit = kit(&[8]);
+    kit.submit(pairs(30), &[CLOSING]);
+    let urgent = NewTask { data_producer: true, ..task("urgent") };
+    kit.submit(vec![annotated(urgent, |annotations| annotations.priority = 1.0)], &["urgent"]);
+    kit.assert_states([("urgent", Some(Queued))]);
+    kit.finish("a-0");
+    assert_eq!(kit.computed_keys(), ["urgent"]);
+}
+
+#[test]
+fn what_is_kept_for_a_busy_worker_is_given_up_in_the_end() {
+    let mut kit = kit(&[4, 1]);
+    // Ten at a time meet, so the large worker has some kept for it.
+    let mut tasks = Vec::new();
+    for i in 0..300 {
+        tasks.push(NewTask { data_producer: true, order: i as f64, ..task(format!("x-{i}")) });
+    }
+    let mut wanted = Vec::new();
+    for i in 0..30 {
+        let inputs: Vec<String> = (10 * i..10 * i + 10).map(|j| format!("x-{j}")).collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        tasks.push(NewTask { order: 300.0 + i as f64, ..task_of(format!("merge-{i}"), &inputs) });
+        wanted.push(format!("merge-{i}"));
+    }
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    kit.submit(tasks, &wanted);
+    let first: Vec<String> = kit.runs.iter().map(|(_, key, _)| key.to_string()).collect();
+    assert_eq!(first.len(), 7, "five slots and two");
+    // Only the small worker ever finishes anything.
+    let mut next = 0;
+    for _ in 0..60 {
+        while kit.runs[next].0 != address(2) {
+            next += 1;
+        }
+        let key = kit.runs[next].1.to_string();
+        kit.finish_in(&key, 28, 0.5);
+        next += 1;
+    }
+    let order: Vec<usize> = (0..300).filter(|i| kit.state_of(&format!("x-{i}")) == Some(Queued)).collect();
+    assert!(order.iter().all(|i| *i > 12), "nothing early is left behind: {order:?}");
+}
+
+#[test]
+fn inputs_on_their_way_are_not_missing() {
+    let mut kit = kit(&[1, 1, 1]);
+    let pinned =
+        |key: &str, worker: &str| annotated(task(key), |annotations| annotations.workers = vec![worker.to_owned()]);
+    kit.submit(vec![pinned("big", "w1"), pinned("small", "w2")], &["big", "small"]);
+    kit.finish_in("big", 500_000_000, 0.1);
+    kit.finish_in("small", 1_000_000, 0.1);
+    // The first is made to fetch the big input at the second worker ...
+    let first =
+        annotated(task_of("first", &["big", "small"]), |annotations| annotations.workers = vec!["w2".to_owned()]);
+    kit.submit(vec![first], &["first"]);
+    // ... and a long queue at the holder of the big one makes the second worker the better place for the next.
+    let busy: Vec<String> = (0..30).map(|i| format!("busy-{i}")).collect();
+    for key in &busy {
+        kit.submit(vec![pinned(key, "w1")], &[key]);
+    }
+    kit.submit(vec![task_of("second", &["big", "small"])], &["second"]);
+    assert_eq!(kit.worker_of("second"), 2);
+}
