@@ -8,10 +8,12 @@ pub mod state;
 mod environment;
 mod memory;
 mod process;
+mod python;
 mod rpc;
 mod scheduler;
 pub mod server;
 
 pub use environment::worker_environment;
 pub use process::WorkerCommand;
+pub use python::{NannyTls, PythonOptions};
 pub use server::{Nanny, NannyError, NannyOptions};

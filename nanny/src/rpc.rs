@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::event::{Event, Outcome, Waiter};
+use crate::python::Python;
 use crate::server::View;
 
 /// Upstream's default timeouts, in seconds.
@@ -32,6 +33,7 @@ pub(crate) struct Desk {
     pub(crate) view: watch::Receiver<View>,
     waiters: Mutex<HashMap<Waiter, oneshot::Sender<Outcome>>>,
     next_waiter: AtomicU64,
+    pub(crate) python: Python,
 }
 
 #[derive(Deserialize)]
@@ -67,8 +69,9 @@ impl Desk {
         logs: LogRing,
         events: mpsc::UnboundedSender<Event>,
         view: watch::Receiver<View>,
+        python: Python,
     ) -> Desk {
-        Desk { address, id, logs, events, view, waiters: Mutex::default(), next_waiter: AtomicU64::new(0) }
+        Desk { address, id, logs, events, view, waiters: Mutex::default(), next_waiter: AtomicU64::new(0), python }
     }
 
     /// Gives the driver's answer to the caller that waits for it, if it still does.
@@ -179,6 +182,7 @@ impl Desk {
                 let _ = self.events.send(Event::CloseGracefully { reason: args.reason("nanny-close-gracefully") });
                 Ok(Answer::Value(Value::Nil))
             }
+            "run" | "plugin_add" | "plugin_remove" if self.python.is_wanted() => self.in_python(request.args()?).await,
             "run" => {
                 let text = self.no_python("cannot run a function");
                 Err(Refusal::Error(ErrorReply { status: "error".into(), ..uncaught("NotImplementedError", &text) }))
@@ -201,9 +205,39 @@ impl Desk {
         }
     }
 
+    /// Has Python answer, and starts the worker again if what it did wants that.
+    async fn in_python(&self, request: Value) -> Result<Answer, Refusal> {
+        let worker = self.view.borrow().worker_address.clone();
+        let answered = self.python.ask(request, worker.as_ref()).await;
+        let answered = answered.map_err(|text| Refusal::Error(uncaught("RuntimeError", &text)))?;
+        if answered.restart && worker.is_some() {
+            let reason = Some("nanny-plugin-restart".to_owned());
+            self.restart(TimeoutAndReason { timeout: None, reason }).await?;
+        }
+        Ok(Answer::Value(answered.reply))
+    }
+
+    /// Sets up a plugin that the scheduler named at the registration. What it wants of the environment is there before
+    /// the first worker starts.
+    pub(crate) async fn set_up_plugin(&self, name: &str, plugin: Value) {
+        if !self.python.is_wanted() {
+            warn!(target: "distributed.nanny", "{}", self.no_python(&format!("cannot set up the nanny plugin {name:?}")));
+            return;
+        }
+        let request = Value::map([("op", "plugin_add".into()), ("plugin", plugin), ("name", name.into())]);
+        match self.python.ask(request, None).await {
+            Ok(answered) if answered.reply.get("status").and_then(Value::as_str) == Some("OK") => {}
+            Ok(answered) => {
+                let text = answered.reply.get("exception_text").and_then(Value::as_str).unwrap_or_default();
+                warn!(target: "distributed.nanny", "Nanny plugin {name} failed to set up: {text}");
+            }
+            Err(text) => warn!(target: "distributed.nanny", "Nanny plugin {name} is not set up: {text}"),
+        }
+    }
+
     fn no_python(&self, what: &str) -> String {
         format!(
-            "the nanny at {} {what}: it is a native process without Python; run it on the worker instead (nanny=False)",
+            "the nanny at {} {what}: it is a native process without Python; start it with --python, or run it on the worker instead (nanny=False)",
             self.address
         )
     }

@@ -30,7 +30,7 @@ struct Registered {
 /// The open registration: the scheduler waits on it for the first worker.
 pub(crate) struct Registration(Comm);
 
-/// Registers the nanny.
+/// Registers the nanny; what comes with it are the plugins to set up, pickled, by name.
 ///
 /// # Errors
 /// When the scheduler cannot be reached or refuses.
@@ -38,19 +38,13 @@ pub(crate) async fn register_nanny(
     pool: &ConnectionPool,
     scheduler: &Address,
     address: &Address,
-) -> Result<Registration, CommError> {
+) -> Result<(Registration, Vec<(String, Value)>), CommError> {
     let mut comm = Comm::connect(scheduler, pool.config()).await?;
     comm.send_value(&RegisterNanny { op: "register_nanny", reply: true, address }).await?;
     let reply = comm.recv().await?;
     dask_protocol::comm::pool::check_reply("register_nanny", scheduler, &reply)?;
     let registered: Registered = reply.decode()?;
-    for (name, _) in registered.nanny_plugins {
-        warn!(
-            target: "distributed.nanny",
-            "Nanny plugin {name} is not set up: this nanny is a native process without Python"
-        );
-    }
-    Ok(Registration(comm))
+    Ok((Registration(comm), registered.nanny_plugins.0))
 }
 
 impl Registration {

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use crate::event::{Action, Event};
 use crate::memory::tree_rss;
 use crate::process::{WorkerCommand, WorkerProcess};
+use crate::python::{Python, PythonOptions};
 use crate::rpc::Desk;
 use crate::scheduler::{self, Registration};
 use crate::state::{Config, State, Status};
@@ -47,6 +48,8 @@ pub struct NannyOptions {
     pub death_timeout: Option<Duration>,
     /// Recent log records, for `get_logs`.
     pub logs: LogRing,
+    /// The Python that runs plugins and functions.
+    pub python: PythonOptions,
 }
 
 /// Why a nanny could not start.
@@ -94,12 +97,16 @@ impl Nanny {
         let address = listener.contact_address();
         let pool = ConnectionPool::new(options.comm.clone());
         let registration = scheduler::register_nanny(&pool, &options.scheduler, &address).await;
-        let registration =
+        let (registration, plugins) =
             registration.map_err(|error| NannyError::Register { scheduler: options.scheduler.clone(), error })?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (view, seen) = watch::channel(View { status: Status::Init, worker_address: None, end: None });
         let id = format!("Nanny-{}", uuid::Uuid::new_v4());
-        let desk = Arc::new(Desk::new(address.clone(), id, options.logs.clone(), events, seen));
+        let python = Python::new(options.python, address.clone(), id.clone(), options.scheduler.clone());
+        let desk = Arc::new(Desk::new(address.clone(), id, options.logs.clone(), events, seen, python));
+        for (name, plugin) in plugins {
+            desk.set_up_plugin(&name, plugin).await;
+        }
         let mut command = options.command;
         // What follows a double dash belongs to preload modules.
         let end = command.args.iter().position(|arg| arg == "--").unwrap_or(command.args.len());
@@ -255,9 +262,16 @@ impl Driver {
         actions.into_iter().fold(None, |end, action| self.act(action).or(end))
     }
 
+    /// The command with what plugins have changed of its environment.
+    fn command_now(&self) -> WorkerCommand {
+        let mut command = self.command.clone();
+        command.env.extend(self.desk.python.environment());
+        command
+    }
+
     fn act(&mut self, action: Action) -> Option<Result<(), String>> {
         match action {
-            Action::Spawn => match WorkerProcess::spawn(&self.command, &self.desk.events) {
+            Action::Spawn => match WorkerProcess::spawn(&self.command_now(), &self.desk.events) {
                 Ok(process) => self.process = Some(process),
                 Err(error) => {
                     let text = format!("{}: {error}", self.command.program.display());

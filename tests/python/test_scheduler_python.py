@@ -262,30 +262,6 @@ def test_what_is_not_there_is_named(client):
         client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.no_such_thing)
 
 
-class Counter(SchedulerPlugin):
-    name = "counter"
-
-    def __init__(self):
-        self.added = 0
-
-    def add_client(self, scheduler, client):
-        self.added += 1
-
-
-def test_a_function_that_ends_its_process_harms_nothing_else(client, address):
-    client.register_plugin(Counter())
-    running = client.map(inc, range(10), pure=False)
-    with pytest.raises(RuntimeError, match="Python process beside the scheduler ended"):
-        client.run_on_scheduler(os._exit, 3)
-    assert client.gather(running) == list(range(1, 11))
-    # Another process takes over, with the same plugins.
-    assert client.run_on_scheduler(lambda dask_scheduler: "counter" in dask_scheduler.plugins) is True
-    with Client(address):
-        pass
-    eventually(lambda: client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["counter"].added) == 1)
-    client.unregister_scheduler_plugin("counter")
-
-
 def test_progress_grouped_by_a_function_of_ones_own(client):
     from distributed.diagnostics.progressbar import MultiProgressBar
 
@@ -300,3 +276,16 @@ def test_progress_grouped_by_a_function_of_ones_own(client):
     told = client.sync(follow)
     assert told["all"] == {True: 1, False: 4} and told["status"] == "finished"
     assert not any(told["remaining"].values())
+
+
+def test_packages_are_installed_on_scheduler_and_workers(client, n_workers, tmp_path):
+    from distributed.diagnostics.plugin import InstallPlugin
+
+    log = tmp_path / "installations"
+
+    def install():
+        with open(log, "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    client.register_plugin(InstallPlugin(install, restart_workers=False))
+    assert len(set(log.read_text().split())) == 1 + n_workers

@@ -2,8 +2,7 @@
 
 import os
 
-import pytest
-from distributed import NannyPlugin, wait
+from distributed import wait
 
 
 def inc(x):
@@ -32,11 +31,3 @@ def test_one_worker_is_restarted(client, n_workers):
     assert before[first] not in after and set(before.values()) - {before[first]} <= after
 
 
-class Marker(NannyPlugin):
-    def setup(self, nanny):
-        pass
-
-
-def test_a_nanny_plugin_is_refused_by_name(client):
-    with pytest.raises(Exception, match="it is a native process without Python"):
-        client.register_plugin(Marker(), name="nanny-marker")

@@ -11,7 +11,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use clap::Parser;
 use dask_nanny::server::TERMINATE_FRACTION;
-use dask_nanny::{Nanny, NannyOptions, WorkerCommand, worker_environment};
+use dask_nanny::{Nanny, NannyOptions, NannyTls, PythonOptions, WorkerCommand, worker_environment};
 use dask_protocol::comm::CommConfig;
 use dask_protocol::logs::LogRing;
 use dask_protocol::{Address, CommError};
@@ -139,7 +139,13 @@ impl Command<'_> {
             terminate_fraction: Some(TERMINATE_FRACTION),
             death_timeout: plan.death_timeout,
             logs: self.logs.clone(),
+            python: PythonOptions { candidates: python_candidates(self.args.python.as_deref()), tls: self.nanny_tls() },
         }
+    }
+
+    fn nanny_tls(&self) -> Option<NannyTls> {
+        let paths = self.args.tls.paths().ok().flatten()?;
+        Some(NannyTls { ca: paths.ca, cert: paths.cert, key: paths.key })
     }
 
     /// A worker without nanny: signals close it.
@@ -236,6 +242,20 @@ impl Command<'_> {
             on_registered,
             ..defaults
         })
+    }
+}
+
+/// The interpreters that may run the plugins of a nanny, best first; the same that its worker tries.
+fn python_candidates(argument: Option<&str>) -> Vec<PathBuf> {
+    match argument {
+        Some("none") => Vec::new(),
+        Some(path) => vec![PathBuf::from(path)],
+        None => {
+            let named = env::var_os("DASK_PYTHON").map(PathBuf::from);
+            let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(env::var_os);
+            let interpreters = environments.map(|prefix| PathBuf::from(prefix).join("bin/python"));
+            named.into_iter().chain(interpreters).chain(["python3", "python"].map(PathBuf::from)).collect()
+        }
     }
 }
 

@@ -13,7 +13,7 @@ from distributed.protocol import pickle
 logger = logging.getLogger("distributed.scheduler")
 
 # Plugins that every process which builds graphs must start too: they bring the modules that graphs refer to.
-_EVERYWHERE = ("SchedulerUploadFile", "UploadDirectory")
+_EVERYWHERE = ("SchedulerUploadFile",)
 
 
 class Service:

@@ -45,7 +45,7 @@ mod stealing;
 mod story;
 mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timeout;

@@ -130,3 +130,6 @@ impl Trackers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

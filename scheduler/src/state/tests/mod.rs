@@ -10,4 +10,5 @@ mod placement;
 mod randomised;
 mod replicas;
 mod simulated;
+mod spans;
 mod stealing;

@@ -1,0 +1,44 @@
+"""The Python process beside the scheduler ends. Only for schedulers that have one: upstream's would end itself."""
+
+import os
+import time
+
+import pytest
+from distributed import Client, SchedulerPlugin
+
+RESULT_TIMEOUT = 60
+
+
+def inc(x):
+    return x + 1
+
+
+def eventually(condition, what="the condition"):
+    deadline = time.monotonic() + RESULT_TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} never came true"
+        time.sleep(0.02)
+
+
+class Counter(SchedulerPlugin):
+    name = "counter"
+
+    def __init__(self):
+        self.added = 0
+
+    def add_client(self, scheduler, client):
+        self.added += 1
+
+
+def test_a_function_that_ends_its_process_harms_nothing_else(client, address):
+    client.register_plugin(Counter())
+    running = client.map(inc, range(10), pure=False)
+    with pytest.raises(RuntimeError, match="Python process beside the scheduler ended"):
+        client.run_on_scheduler(os._exit, 3)
+    assert client.gather(running) == list(range(1, 11))
+    # Another process takes over, with the same plugins.
+    assert client.run_on_scheduler(lambda dask_scheduler: "counter" in dask_scheduler.plugins) is True
+    with Client(address):
+        pass
+    eventually(lambda: client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["counter"].added) == 1)
+    client.unregister_scheduler_plugin("counter")
