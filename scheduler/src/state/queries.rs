@@ -110,6 +110,12 @@ pub struct TaskView<'a> {
     pub annotations: &'a Value,
     /// The task whose exception it carries (`exception_blame`).
     pub exception_blame: Option<&'a Key>,
+    /// Where it raised.
+    pub erred_on: &'a [Address],
+    /// Whether something it reads was forgotten, so that it can never run again.
+    pub has_lost_dependencies: bool,
+    /// Whether it left its worker's thread pool.
+    pub long_running: bool,
 }
 
 /// A prefix as the state sees it.
@@ -167,6 +173,9 @@ impl State {
             metadata: task.metadata.as_deref(),
             annotations: &task.annotations.echoed,
             exception_blame: task.failure.as_ref().map(|failure| &failure.cause),
+            erred_on: task.erred_on.as_ref().map_or(&[], |on| on.as_slice()),
+            has_lost_dependencies: task.has_lost_dependencies,
+            long_running: task.long_running,
         }
     }
 

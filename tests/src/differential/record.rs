@@ -1,0 +1,200 @@
+//! Takes events through our state and writes down what came of each.
+
+use std::io::{self, Write};
+
+use dask_protocol::Key;
+use dask_protocol::message::{Priority, SchedulerToClient, SchedulerToWorker};
+use dask_scheduler::state::{Action, Actions, Config, Event, Seconds, State};
+use indexmap::IndexMap;
+use serde_json::{Map, Value as Json, json};
+
+use super::events::{self, Runs};
+use super::snapshot;
+
+/// When every scenario begins, in seconds since the epoch.
+pub const START: Seconds = 1_700_000_000.0;
+
+/// Our state, and the lines it leaves.
+pub struct Recorder<'a> {
+    /// Our scheduler.
+    pub state: State,
+    /// Time, in seconds since the epoch.
+    pub now: Seconds,
+    /// What the last event led to.
+    pub actions: Actions,
+    out: &'a mut dyn Write,
+    runs: Runs,
+    tasks: IndexMap<String, Json>,
+    workers: IndexMap<String, Json>,
+    totals: Json,
+}
+
+impl<'a> Recorder<'a> {
+    /// Begins a scenario.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    pub fn begin(scenario: u64, config: Config, out: &'a mut dyn Write) -> io::Result<Recorder<'a>> {
+        let saturation = config.worker_saturation.is_finite().then_some(config.worker_saturation);
+        let header =
+            json!({"scenario": scenario, "saturation": saturation, "allowed_failures": config.allowed_failures});
+        writeln!(out, "{header}")?;
+        Ok(Recorder {
+            state: State::new(config, START),
+            now: START,
+            actions: Actions::new(),
+            out,
+            runs: Runs::default(),
+            tasks: IndexMap::new(),
+            workers: IndexMap::new(),
+            totals: Json::Null,
+        })
+    }
+
+    /// Ends the scenario.
+    ///
+    /// # Errors
+    /// When the lines cannot be written.
+    pub fn end(self, scenario: u64) -> io::Result<()> {
+        writeln!(self.out, "{}", json!({"end": scenario}))
+    }
+
+    /// Takes one event through our state and writes its line.
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    ///
+    /// # Panics
+    /// When upstream has no such event: then it is no part of a scenario.
+    pub fn handle(&mut self, event: Event) -> io::Result<()> {
+        let json = events::event(&event, &self.runs).expect("a scenario has only events that upstream knows");
+        self.actions.clear();
+        self.state.handle(self.now, event, &mut self.actions);
+        let (placed, sent) = self.describe_actions();
+        let mut line = json!({"at": self.now, "event": json, "placed": placed, "sent": sent});
+        self.describe_changes(&mut line);
+        writeln!(self.out, "{line}")
+    }
+
+    fn describe_actions(&mut self) -> (Vec<Json>, Json) {
+        let mut placed = Vec::new();
+        let mut sent: IndexMap<String, Vec<Json>> = IndexMap::new();
+        for action in &self.actions {
+            match action {
+                Action::ToWorker { worker, message } => {
+                    if let SchedulerToWorker::ComputeTask(message) = message {
+                        placed.push(json!([message.key.to_string(), worker.as_str()]));
+                        self.runs.entry(message.key.clone()).or_default().push(message.run_id);
+                    }
+                    for (about, message) in to_worker(message) {
+                        sent.entry(format!("{}|{about}", worker.as_str())).or_default().push(message);
+                    }
+                }
+                Action::ToClient { client, message } => {
+                    for (about, message) in to_client(message) {
+                        sent.entry(format!("{client}|{about}")).or_default().push(message);
+                    }
+                }
+                Action::ToAllClients { message } => {
+                    for (about, message) in to_client(message) {
+                        sent.entry(format!("*|{about}")).or_default().push(message);
+                    }
+                }
+                // Upstream has no messages for these.
+                Action::WorkerRemoved { .. }
+                | Action::WorkersRetired { .. }
+                | Action::ShuffleEnded { .. }
+                | Action::LogEvent { .. } => {}
+            }
+        }
+        (placed, json!(sent))
+    }
+
+    /// Adds what changed since the last line.
+    fn describe_changes(&mut self, line: &mut Json) {
+        let tasks = self.state.tasks().map(|task| (task.key.to_string(), snapshot::task(&task))).collect();
+        let (changed, gone) = changes(&mut self.tasks, tasks);
+        line["tasks"] = changed.into();
+        line["gone"] = gone.into();
+        let workers = self.state.workers();
+        let workers = workers.map(|w| (w.address.as_str().to_owned(), snapshot::worker(&self.state, &w))).collect();
+        let (changed, left) = changes(&mut self.workers, workers);
+        line["workers"] = changed.into();
+        line["left"] = left.into();
+        let totals = snapshot::totals(&self.state);
+        if totals != self.totals {
+            line["totals"] = totals.clone();
+            self.totals = totals;
+        }
+    }
+}
+
+fn changes(old: &mut IndexMap<String, Json>, new: IndexMap<String, Json>) -> (Map<String, Json>, Vec<Json>) {
+    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| name.as_str().into()).collect();
+    let changed = new.iter().filter(|(name, json)| old.get(*name) != Some(json));
+    let changed = changed.map(|(name, json)| (name.clone(), json.clone())).collect();
+    *old = new;
+    (changed, gone)
+}
+
+fn each<'a>(op: &'a str, keys: &'a [Key]) -> impl Iterator<Item = (String, Json)> + 'a {
+    keys.iter().map(move |key| (key.to_string(), json!([op])))
+}
+
+fn sorted_addresses(addresses: &[dask_protocol::Address]) -> Vec<&str> {
+    let mut addresses: Vec<&str> = addresses.iter().map(dask_protocol::Address::as_str).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// A message to a worker, one entry for each key it is about: upstream may send in several what goes in one here.
+fn to_worker(message: &SchedulerToWorker) -> Vec<(String, Json)> {
+    let holders = |who_has: &dask_protocol::message::WhoHas| -> Map<String, Json> {
+        who_has.iter().map(|(key, on)| (key.to_string(), sorted_addresses(on).into())).collect()
+    };
+    match message {
+        SchedulerToWorker::ComputeTask(m) => {
+            let nbytes: Map<String, Json> = m.nbytes.iter().map(|(key, n)| (key.to_string(), (*n).into())).collect();
+            let resources: Map<String, Json> =
+                m.resource_restrictions.iter().flat_map(|r| r.iter()).map(|(n, amount)| (n.clone(), json!(amount))).collect();
+            let Priority(priority) = &m.priority;
+            let about = json!(["compute-task", priority.as_slice(), holders(&m.who_has), nbytes, resources, m.actor]);
+            vec![(m.key.to_string(), about)]
+        }
+        SchedulerToWorker::FreeKeys(m) => each("free-keys", &m.keys).collect(),
+        SchedulerToWorker::RemoveReplicas(m) => each("remove-replicas", &m.keys).collect(),
+        SchedulerToWorker::RefreshWhoHas(m) => {
+            m.who_has.iter().map(|(key, on)| (key.to_string(), json!(["refresh-who-has", sorted_addresses(on)]))).collect()
+        }
+        SchedulerToWorker::RemoveWorker(m) => vec![(m.worker.as_str().to_owned(), json!(["remove-worker"]))],
+        SchedulerToWorker::CloseWorker(_) => vec![(String::new(), json!(["close"]))],
+        SchedulerToWorker::CancelCompute(_)
+        | SchedulerToWorker::AcquireReplicas(_)
+        | SchedulerToWorker::StealRequest(_)
+        | SchedulerToWorker::WorkerStatusChange(_)
+        | SchedulerToWorker::ShuffleFail(_)
+        | SchedulerToWorker::CloseStream(_) => vec![(String::new(), json!(["unexpected", format!("{message:?}")]))],
+    }
+}
+
+fn to_client(message: &SchedulerToClient) -> Vec<(String, Json)> {
+    match message {
+        SchedulerToClient::KeyInMemory(m) => {
+            let on = m.workers.as_deref().map(sorted_addresses);
+            vec![(m.key.to_string(), json!(["key-in-memory", m.type_pickle.is_some(), on]))]
+        }
+        SchedulerToClient::ClientTaskErred(m) => {
+            vec![(m.key.to_string(), json!(["task-erred", events::text(&m.exception)]))]
+        }
+        SchedulerToClient::LostData(m) => vec![(m.key.to_string(), json!(["lost-data"]))],
+        SchedulerToClient::TaskRetried(m) => vec![(m.key.to_string(), json!(["task-retried"]))],
+        SchedulerToClient::CancelledKeys(m) => {
+            m.keys.iter().map(|key| (key.to_string(), json!(["cancelled-keys", m.reason]))).collect()
+        }
+        SchedulerToClient::StreamStart(_)
+        | SchedulerToClient::Restart(_)
+        | SchedulerToClient::TopicEvent(_)
+        | SchedulerToClient::AdjustHeartbeatInterval(_)
+        | SchedulerToClient::StreamClosed(_) => vec![(String::new(), json!(["unexpected", format!("{message:?}")]))],
+    }
+}
