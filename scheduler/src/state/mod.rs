@@ -145,6 +145,8 @@ pub struct State {
     compute_stimulus: Option<StimulusId>,
     /// Tasks with a recommended transition, taken from the end.
     recommendations: Vec<TaskId>,
+    /// Tasks that began to wait for an erred one: it may be about to be retried.
+    hopeful: Vec<TaskId>,
     /// What the running transition recommends, for the story.
     recommended: Vec<(TaskId, TaskState)>,
     /// Distinguishes rounds of placement in the workers' scratch fields.
@@ -203,6 +205,7 @@ impl State {
             stimulus_id: "".into(),
             compute_stimulus: None,
             recommendations: Vec::new(),
+            hopeful: Vec::new(),
             recommended: Vec::new(),
             mark: 0,
             out: Vec::new(),

@@ -63,6 +63,8 @@ pub struct WorkerView<'a> {
     pub idle: bool,
     /// Whether it counts as saturated.
     pub saturated: bool,
+    /// Actors that live there, or will once their task has run.
+    pub actors: usize,
     /// When it was last heard of.
     pub last_seen: Seconds,
 }
@@ -278,6 +280,7 @@ impl State {
             used_resources: amounts(&worker.used_resources),
             idle: self.idle.idle.contains(&self.workers, id),
             saturated: self.saturated.contains(&id),
+            actors: worker.actors.len(),
             last_seen: worker.last_seen,
         }
     }

@@ -97,16 +97,14 @@ impl State {
     }
 
     /// Sends as many queued tasks as there are free slots (`stimulus_queue_slots_maybe_opened`). Everything else the
-    /// event led to must be settled first: results are to be used before more are made.
+    /// event led to must be settled first: results are to be used before more are made. Upstream counts the slots before;
+    /// here a slot that is free again at once, because the task's inputs do not fit into any memory, goes to the next.
     pub(super) fn queue_slots_maybe_opened(&mut self) {
         if self.queue.is_empty() {
             return;
         }
         for runtime in Runtime::ALL {
-            let saturation = self.config.worker_saturation;
-            let open = self.idle.with_slots[runtime.number()].iter();
-            let slots: usize = open.map(|(_, id)| self.workers[*id].task_slots(saturation)).sum();
-            for _ in 0..slots {
+            while !self.idle.with_slots[runtime.number()].is_empty() {
                 let Some(id) = self.next_queued(runtime) else {
                     break;
                 };

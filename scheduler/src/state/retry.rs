@@ -15,7 +15,7 @@ impl State {
         for root in roots {
             // A retry of something that is not erred must not disturb it.
             if self.tasks[root].state == TaskState::Erred {
-                self.recommend_retry(root);
+                self.recommend(root, TaskState::Waiting);
             }
         }
         self.transitions();

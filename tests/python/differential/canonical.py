@@ -50,6 +50,7 @@ def worker(scheduler, ws: WorkerState) -> dict:
         "idle": ws.address in scheduler.idle,
         "saturated": ws in scheduler.saturated,
         "used_resources": {name: amount for name, amount in ws.used_resources.items() if amount},
+        "actors": len(ws.actors),
     }
 
 

@@ -32,6 +32,7 @@ class Before:
     """What is needed of the state before the event."""
 
     def __init__(self, upstream, event: dict):
+        self.erred = {key for key, ts in upstream.tasks.items() if ts.state == "erred"}
         self.settled = {
             (cs.client_key, ts.key)
             for cs in upstream.clients.values()
@@ -126,7 +127,90 @@ def loose_without_workers(after: After) -> bool:
     )
 
 
-ENDS = [cancel_of_the_unwanted, loose_resources, loose_without_workers]
+def waits_for_erred(after: After) -> bool:
+    """waits for an erred task: upstream lets a task wait for ever for one that stays erred (a `retry` of some of several
+    erred roots, a result lost whose input is erred); here it errs for the same reason."""
+    ours, theirs = after.tasks
+    return any(
+        ts.state == "waiting" and ours[ts.key]["state"] == "erred" and any(dts.state == "erred" for dts in ts.dependencies)
+        for ts in after.upstream.tasks.values()
+        if ts.key in ours
+    )
+
+
+def refused_inputs(after: After) -> bool:
+    """inputs of a refused definition: a graph gives a known key other dependencies; both keep the old ones, but upstream
+    makes tasks of the new ones all the same, which nobody wants and nothing ends."""
+    if after.event["op"] != "update-graph":
+        return False
+    ours = after.tasks[0]
+    graph = {task["key"]: task["deps"] for task in after.event["tasks"]}
+    refused = {
+        key for key, deps in graph.items() if key in ours and sorted(deps) != ours[key]["dependencies"]
+    }
+    return any(
+        ts.key not in ours and ts.state == "released" and any(ts.key in graph[key] for key in refused)
+        for ts in after.upstream.tasks.values()
+    )
+
+
+ENDS = [cancel_of_the_unwanted, loose_resources, loose_without_workers, waits_for_erred, refused_inputs]
+
+def actors_left_behind(after: After) -> bool:
+    """actors left behind: upstream goes on counting an actor for the worker to which it was sent, when it is called off
+    before it ran there; that worker gets fewer actors from then on."""
+    return any(
+        ts.state != "processing" or ts.processing_on is not ws
+        for ws in after.upstream.workers.values()
+        for ts in ws.actors
+        if ts.state != "memory"
+    )
+
+
+def blame_of_the_erred(after: After) -> bool:
+    """blame of the erred: a graph that names a task which is erred already makes upstream blame another of its erred
+    inputs; here the one stands that it erred for."""
+    if after.event["op"] != "update-graph":
+        return False
+    ours, theirs = after.tasks
+    return any(
+        ours.get(key, task)["blame"] != task["blame"]
+        for key, task in theirs.items()
+        if task["state"] == "erred" == ours.get(key, task)["state"] and (key in after.before.erred)
+    )
+
+
+def new_resources(after: After) -> bool:
+    """new resources: upstream does not look whether a worker with new resources can run what waits for such a one."""
+    if after.event["op"] != "set-resources":
+        return False
+    ours, theirs = after.tasks
+    return any(
+        theirs[key]["state"] == "no-worker" and task["state"] != "no-worker" for key, task in ours.items() if key in theirs
+    )
+
+
+ENDS = [
+    blame_of_the_erred,
+    new_resources,
+    cancel_of_the_unwanted,
+    loose_resources,
+    loose_without_workers,
+    waits_for_erred,
+    refused_inputs,
+    actors_left_behind,
+]
+
+# Differences in which upstream is brought into step
+
+
+def open_slots(upstream, known: Known) -> None:
+    """open slots: after the loss of a worker, a retry or a new graph upstream leaves slots open that this has freed, until
+    something else happens, and likewise the slot of a task whose inputs do not fit; here they are filled at once, and then
+    upstream's are."""
+    while upstream.fill_open_slots():
+        known.counts["open slots"] += 1
+
 
 # Differences that do not spread: they are taken out of the comparison
 

@@ -46,6 +46,7 @@ class Scenario:
         try:
             await upstream.handle(line["event"])
             raised = None
+            differences.open_slots(upstream, self.known)
         except Exception as error:
             raised = error
         worker_streams |= upstream.stream_comms

@@ -221,6 +221,14 @@ class Upstream(Scheduler):
         if result is not None:
             await result
 
+    def fill_open_slots(self) -> bool:
+        """Sends queued tasks to workers with open slots; whether there was anything to do."""
+        if not self.queued or not self.idle_task_count:
+            return False
+        waiting = len(self.queued)
+        self.stimulus_queue_slots_maybe_opened(stimulus_id="open-slots")
+        return len(self.queued) < waiting
+
     def run_id(self, event: dict) -> int:
         return self.runs[event["key"]][-1 - event["back"]]
 
@@ -292,7 +300,6 @@ class Upstream(Scheduler):
 
     def on_release_worker_data(self, event: dict) -> None:
         self.release_worker_data(event["key"], event["worker"], "release-worker-data")
-        self.stimulus_queue_slots_maybe_opened(stimulus_id="release-worker-data")
 
     def on_add_keys(self, event: dict) -> None:
         self.add_keys(event["worker"], event["keys"], "gather-dep-success")

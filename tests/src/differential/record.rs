@@ -2,14 +2,15 @@
 
 use std::io::{self, Write};
 
-use dask_protocol::Key;
 use dask_protocol::message::{Priority, SchedulerToClient, SchedulerToWorker};
+use dask_protocol::{Address, Key};
 use dask_scheduler::state::{Action, Actions, Config, Event, Seconds, State};
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::events::{self, Runs};
-use super::snapshot;
+use super::snapshot::{self, TaskSnapshot, Totals, WorkerSnapshot};
 
 /// When every scenario begins, in seconds since the epoch.
 pub const START: Seconds = 1_700_000_000.0;
@@ -24,9 +25,24 @@ pub struct Recorder<'a> {
     pub actions: Actions,
     out: &'a mut dyn Write,
     runs: Runs,
-    tasks: IndexMap<String, Json>,
-    workers: IndexMap<String, Json>,
-    totals: Json,
+    tasks: IndexMap<String, TaskSnapshot>,
+    workers: IndexMap<String, WorkerSnapshot>,
+    totals: Option<Totals>,
+}
+
+/// What one event came to.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Seconds,
+    event: Json,
+    placed: Vec<(String, Address)>,
+    sent: IndexMap<String, Vec<Json>>,
+    tasks: IndexMap<&'a str, &'a TaskSnapshot>,
+    gone: Vec<String>,
+    workers: IndexMap<&'a str, &'a WorkerSnapshot>,
+    left: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<&'a Totals>,
 }
 
 impl<'a> Recorder<'a> {
@@ -47,7 +63,7 @@ impl<'a> Recorder<'a> {
             runs: Runs::default(),
             tasks: IndexMap::new(),
             workers: IndexMap::new(),
-            totals: Json::Null,
+            totals: None,
         })
     }
 
@@ -71,19 +87,28 @@ impl<'a> Recorder<'a> {
         self.actions.clear();
         self.state.handle(self.now, event, &mut self.actions);
         let (placed, sent) = self.describe_actions();
-        let mut line = json!({"at": self.now, "event": json, "placed": placed, "sent": sent});
-        self.describe_changes(&mut line);
-        writeln!(self.out, "{line}")
+        let tasks = self.state.tasks().map(|task| (task.key.to_string(), snapshot::task(&task))).collect();
+        let tasks_before = std::mem::replace(&mut self.tasks, tasks);
+        let (tasks, gone) = changes(&tasks_before, &self.tasks);
+        let workers = self.state.workers();
+        let workers = workers.map(|w| (w.address.as_str().to_owned(), snapshot::worker(&self.state, &w))).collect();
+        let workers_before = std::mem::replace(&mut self.workers, workers);
+        let (workers, left) = changes(&workers_before, &self.workers);
+        let totals_before = self.totals.replace(snapshot::totals(&self.state));
+        let totals = self.totals.as_ref().filter(|totals| totals_before.as_ref() != Some(*totals));
+        let line = Line { at: self.now, event: json, placed, sent, tasks, gone, workers, left, totals };
+        serde_json::to_writer(&mut *self.out, &line)?;
+        writeln!(self.out)
     }
 
-    fn describe_actions(&mut self) -> (Vec<Json>, Json) {
+    fn describe_actions(&mut self) -> (Vec<(String, Address)>, IndexMap<String, Vec<Json>>) {
         let mut placed = Vec::new();
         let mut sent: IndexMap<String, Vec<Json>> = IndexMap::new();
         for action in &self.actions {
             match action {
                 Action::ToWorker { worker, message } => {
                     if let SchedulerToWorker::ComputeTask(message) = message {
-                        placed.push(json!([message.key.to_string(), worker.as_str()]));
+                        placed.push((message.key.to_string(), worker.clone()));
                         self.runs.entry(message.key.clone()).or_default().push(message.run_id);
                     }
                     for (about, message) in to_worker(message) {
@@ -107,42 +132,26 @@ impl<'a> Recorder<'a> {
                 | Action::LogEvent { .. } => {}
             }
         }
-        (placed, json!(sent))
-    }
-
-    /// Adds what changed since the last line.
-    fn describe_changes(&mut self, line: &mut Json) {
-        let tasks = self.state.tasks().map(|task| (task.key.to_string(), snapshot::task(&task))).collect();
-        let (changed, gone) = changes(&mut self.tasks, tasks);
-        line["tasks"] = changed.into();
-        line["gone"] = gone.into();
-        let workers = self.state.workers();
-        let workers = workers.map(|w| (w.address.as_str().to_owned(), snapshot::worker(&self.state, &w))).collect();
-        let (changed, left) = changes(&mut self.workers, workers);
-        line["workers"] = changed.into();
-        line["left"] = left.into();
-        let totals = snapshot::totals(&self.state);
-        if totals != self.totals {
-            line["totals"] = totals.clone();
-            self.totals = totals;
-        }
+        (placed, sent)
     }
 }
 
-fn changes(old: &mut IndexMap<String, Json>, new: IndexMap<String, Json>) -> (Map<String, Json>, Vec<Json>) {
-    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| name.as_str().into()).collect();
-    let changed = new.iter().filter(|(name, json)| old.get(*name) != Some(json));
-    let changed = changed.map(|(name, json)| (name.clone(), json.clone())).collect();
-    *old = new;
-    (changed, gone)
+/// What is new or changed, and what is gone.
+fn changes<'a, T: PartialEq>(
+    before: &IndexMap<String, T>,
+    now: &'a IndexMap<String, T>,
+) -> (IndexMap<&'a str, &'a T>, Vec<String>) {
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
+    let changed = now.iter().filter(|(name, snapshot)| before.get(*name) != Some(*snapshot));
+    (changed.map(|(name, snapshot)| (name.as_str(), snapshot)).collect(), gone)
 }
 
 fn each<'a>(op: &'a str, keys: &'a [Key]) -> impl Iterator<Item = (String, Json)> + 'a {
     keys.iter().map(move |key| (key.to_string(), json!([op])))
 }
 
-fn sorted_addresses(addresses: &[dask_protocol::Address]) -> Vec<&str> {
-    let mut addresses: Vec<&str> = addresses.iter().map(dask_protocol::Address::as_str).collect();
+fn sorted_addresses(addresses: &[Address]) -> Vec<&str> {
+    let mut addresses: Vec<&str> = addresses.iter().map(Address::as_str).collect();
     addresses.sort_unstable();
     addresses
 }

@@ -219,3 +219,34 @@ fn inputs_beyond_a_workers_memory_err_at_once() {
     let (_, error) = kit.state.error(&"y".into()).expect("erred");
     assert!(error.exception_text.starts_with("MemoryError("), "{}", error.exception_text);
 }
+
+/// A worker whose memory holds no inputs of 1000 bytes.
+fn small_worker() -> Kit {
+    let mut kit = Kit::new(&[]);
+    kit.add_worker(super::super::NewWorker { memory_limit: 1000, ..super::super::testing::worker(1, 1) });
+    kit
+}
+
+#[test]
+fn a_retry_that_fails_at_once_leaves_other_erred_tasks_alone() {
+    let mut kit = small_worker();
+    let loads = [task_of("load-0", &["x"]), task_of("load-1", &["x"]), task_of("load-2", &["x"])];
+    let total = task_of("total", &["load-0", "load-1", "load-2"]);
+    kit.submit([task("x")].into_iter().chain(loads).chain([total]).collect(), &["x", "total"]);
+    kit.finish_in("x", 2000, 0.1);
+    kit.submit(vec![task_of("other", &["load-1"])], &["other"]);
+    retry(&mut kit, &["total"]);
+    kit.assert_states([("total", Some(Erred)), ("other", Some(Erred)), ("x", Some(Memory))]);
+}
+
+#[test]
+fn queued_tasks_that_err_at_once_make_room_for_the_next() {
+    let mut kit = small_worker();
+    let roots = ["('root-1', 0)", "('root-1', 1)", "('root-1', 2)", "('root-1', 3)", "('root-1', 4)"];
+    let tasks = roots.iter().map(|key| super::super::NewTask { data_producer: true, ..task_of(*key, &["x"]) });
+    kit.submit([task("x")].into_iter().chain(tasks).collect(), &roots);
+    kit.finish_in("x", 2000, 0.1);
+    for root in roots {
+        assert_eq!(kit.state_of(root), Some(Erred), "{root}");
+    }
+}

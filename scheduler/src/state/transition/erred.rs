@@ -34,7 +34,7 @@ impl State {
         for position in 0..self.tasks[id].dependents.len() {
             let dependent = self.tasks[id].dependents.at(position);
             if self.tasks[dependent].state == TaskState::Erred {
-                self.recommend_retry(dependent);
+                self.recommend(dependent, TaskState::Waiting);
             }
         }
         for address in self.tasks[id].erred_on.take().into_iter().flat_map(|on| *on) {
@@ -49,13 +49,6 @@ impl State {
         } else if !task.waiters.is_empty() {
             self.recommend(id, TaskState::Waiting);
         }
-    }
-
-    /// An erred task may run again. One that clients want is to be computed; any other is computed only if one of these
-    /// turns out to need it. Upstream computes them all.
-    pub(in crate::state) fn recommend_retry(&mut self, id: TaskId) {
-        let wanted = !self.tasks[id].who_wants.is_empty();
-        self.recommend(id, if wanted { TaskState::Waiting } else { TaskState::Released });
     }
 
     /// Says that a task itself is to blame for `error`.

@@ -39,16 +39,22 @@ impl State {
 
     /// Follows recommendations until none is left.
     pub(in crate::state) fn transitions(&mut self) {
-        while let Some(id) = self.recommendations.pop() {
-            // A forgotten task may still be on the stack.
-            if let Some(finish) = self.tasks.get_mut(id).and_then(|task| task.recommended.take()) {
-                if finish != TaskState::Erred {
-                    // It was to err, and something recommended since overrides that.
+        loop {
+            while let Some(id) = self.recommendations.pop() {
+                // A forgotten task may still be on the stack.
+                if let Some(finish) = self.tasks.get_mut(id).and_then(|task| task.recommended.take()) {
+                    if finish != TaskState::Erred {
+                        // It was to err, and something recommended since overrides that.
+                        self.drop_stale_failure(id);
+                    }
+                    self.transition(id, finish);
                     self.drop_stale_failure(id);
                 }
-                self.transition(id, finish);
-                self.drop_stale_failure(id);
             }
+            if self.hopeful.is_empty() {
+                return;
+            }
+            self.give_up_hope();
         }
     }
 
@@ -180,7 +186,8 @@ impl State {
     pub(in crate::state) fn stop_waiting_for(&mut self, id: TaskId, dep: TaskId) {
         let dependency = &mut self.tasks[dep];
         dependency.waiters.remove(id);
-        if dependency.is_unneeded() {
+        // An erred task stays so until somebody retries it.
+        if dependency.is_unneeded() && dependency.state != TaskState::Erred {
             self.recommend(dep, TaskState::Released);
         }
     }

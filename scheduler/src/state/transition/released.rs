@@ -1,10 +1,12 @@
 //! From released: known, but neither computed nor about to be.
 
+use std::sync::Arc;
+
 use dask_protocol::message::{CancelledKeys, Keys};
 
 use super::super::State;
 use super::super::ids::TaskId;
-use super::super::task::TaskState;
+use super::super::task::{Failure, Task, TaskState};
 use super::Direct;
 
 impl State {
@@ -31,9 +33,6 @@ impl State {
             self.tasks[id].waiters.clear();
             return;
         }
-        if self.blame_erred_dependency(id) {
-            return;
-        }
         self.set_state(id, TaskState::Waiting);
         for position in 0..self.tasks[id].dependencies.len() {
             let dep = self.tasks[id].dependencies.at(position);
@@ -43,6 +42,9 @@ impl State {
             if self.tasks[dep].state == TaskState::Released {
                 self.recommend(dep, TaskState::Waiting);
             } else {
+                if self.tasks[dep].state == TaskState::Erred {
+                    self.hopeful.push(id);
+                }
                 self.tasks[dep].waiters.insert(id);
             }
         }
@@ -58,38 +60,33 @@ impl State {
         }
     }
 
-    /// Whether anybody wants a released task by now. Whoever recommended that it should wait may have moved on in the
-    /// same round; upstream computes the task nevertheless.
+    /// Whether anybody wants a released task by now, or is about to. Whoever recommended that it should wait may have
+    /// moved on in the same round; upstream computes the task nevertheless.
     fn is_awaited(&self, id: TaskId) -> bool {
         let task = &self.tasks[id];
-        !task.who_wants.is_empty() || task.dependents.iter().any(|d| self.tasks[d].state == TaskState::Waiting)
-    }
-
-    /// A task whose dependency is erred, and not about to be retried, can only be erred too. Upstream would let it wait
-    /// for ever when a `retry` names only some of several erred roots.
-    fn blame_erred_dependency(&mut self, id: TaskId) -> bool {
-        let Some(dep) = self.tasks[id].dependencies.iter().find(|dep| self.stays_erred(*dep)) else {
-            return false;
+        let awaits = |dependent: &Task| {
+            dependent.state == TaskState::Waiting || dependent.recommended == Some(TaskState::Waiting)
         };
-        self.tasks[id].failure = self.tasks[dep].failure.clone();
-        self.recommend(id, TaskState::Erred);
-        true
+        !task.who_wants.is_empty() || task.dependents.iter().any(|dependent| awaits(&self.tasks[dependent]))
     }
 
-    /// Whether a task is erred and neither it nor the task that raised is being retried.
-    fn stays_erred(&self, id: TaskId) -> bool {
-        let task = &self.tasks[id];
-        if task.state != TaskState::Erred || task.recommended.is_some() {
-            return false;
+    /// Errs what waits for a task that is erred and, now that everything else is settled, not about to be retried. It
+    /// can only be erred too. Upstream lets it wait for ever, when a `retry` names only some of several erred roots or
+    /// when a result is lost whose input is erred.
+    pub(super) fn give_up_hope(&mut self) {
+        for id in std::mem::take(&mut self.hopeful) {
+            if let Some(failure) = self.failure_of_a_dependency(id) {
+                self.tasks[id].failure = Some(failure);
+                self.recommend(id, TaskState::Erred);
+            }
         }
-        let cause = task.failure.as_ref().and_then(|failure| self.tasks.id(&failure.cause));
-        // A cause that has succeeded since will not take its dependents along any more.
-        let retried = |cause: TaskId| match self.tasks[cause].state {
-            TaskState::Erred | TaskState::Released => self.tasks[cause].recommended.is_some(),
-            TaskState::Waiting | TaskState::NoWorker | TaskState::Queued | TaskState::Processing => true,
-            TaskState::Memory | TaskState::Forgotten => false,
-        };
-        task.has_lost_dependencies || !cause.is_some_and(retried)
+    }
+
+    /// The failure of an erred task that `id` waits for.
+    fn failure_of_a_dependency(&self, id: TaskId) -> Option<Arc<Failure>> {
+        let task = self.tasks.get(id).filter(|task| task.state == TaskState::Waiting)?;
+        let mut dependencies = task.dependencies.iter().map(|dep| &self.tasks[dep]);
+        dependencies.find(|dep| dep.state == TaskState::Erred)?.failure.clone()
     }
 
     fn transition_released_erred(&mut self, id: TaskId) {
