@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from distributed.scheduler import TaskState, WorkerState
+from ordered import OrderedSet, TaskState, WorkerState
+
+
+def names(items, attribute: str) -> list[str]:
+    """What sets of tasks, workers or clients hold, sorted."""
+    if not items:
+        return []
+    if isinstance(items, OrderedSet):
+        if items.names is None:
+            items.names = sorted(getattr(item, attribute) for item in items)
+        return items.names
+    return sorted(getattr(item, attribute) for item in items)
 
 
 def keys(tasks) -> list[str]:
-    return sorted(ts.key for ts in tasks or ())
+    return names(tasks, "key")
 
 
 def addresses(workers) -> list[str]:
-    return sorted(ws.address for ws in workers or ())
+    return names(workers, "address")
 
 
 def task(ts: TaskState) -> dict:
@@ -21,7 +32,7 @@ def task(ts: TaskState) -> dict:
         "on": ts.processing_on.address if ts.processing_on else None,
         "long_running": bool(ts.processing_on and ts in ts.processing_on.long_running),
         "who_has": addresses(ts.who_has),
-        "who_wants": sorted(cs.client_key for cs in ts.who_wants or ()),
+        "who_wants": names(ts.who_wants, "client_key"),
         "dependencies": keys(ts.dependencies),
         "dependents": keys(ts.dependents),
         "waiting_on": keys(ts.waiting_on),
@@ -33,7 +44,7 @@ def task(ts: TaskState) -> dict:
         "actor": ts.actor,
         "type": ts.type,
         "blame": ts.exception_blame.key if ts.exception_blame else None,
-        "erred_on": sorted(ts.erred_on or ()),
+        "erred_on": sorted(ts.erred_on) if ts.erred_on else [],
         "lost": ts.has_lost_dependencies,
         "group": str(ts.group.name),
         "prefix": ts.prefix.name,

@@ -108,10 +108,32 @@ def cancel_of_the_unwanted(after: After) -> bool:
 
 
 def loose_resources(after: After) -> bool:
-    """loose resources: upstream sends a loose task to a worker that lacks the resource, and fails to book it; here the
-    task waits for one that has it."""
-    error = after.raised or after.upstream.failed
-    return isinstance(error, KeyError) and error.args[0] in ("GPU", "FPGA")
+    """loose resources: upstream sends a loose task to a worker that lacks the resource, or has too little, and may fail to
+    book it; here the task waits for one that has it."""
+    return any(
+        ts.loose_restrictions
+        and ts.processing_on
+        and any(ts.processing_on.resources.get(name, 0) < need for name, need in ts.resource_restrictions.items())
+        for ts in after.upstream.tasks.values()
+        if ts.resource_restrictions
+    )
+
+
+def cancelled_one_by_one(after: After) -> bool:
+    """cancelled one by one: upstream lets go of each dependent on its own, and fills the slots that this frees with tasks
+    that it calls off a moment later; here all are let go of at once."""
+    if after.event["op"] != "cancel-keys":
+        return False
+    ours, theirs = after.sent
+    called_off = any(
+        [message[0] for message in messages] == ["compute-task", "free-keys"] and name not in ours
+        for name, messages in theirs.items()
+    )
+    flags = ("idle", "saturated")
+    order = any(
+        worker[flag] != after.workers[1][address][flag] for address, worker in after.workers[0].items() for flag in flags
+    )
+    return called_off or order
 
 
 def loose_without_workers(after: After) -> bool:
@@ -195,6 +217,7 @@ ENDS = [
     new_resources,
     cancel_of_the_unwanted,
     loose_resources,
+    cancelled_one_by_one,
     loose_without_workers,
     waits_for_erred,
     refused_inputs,

@@ -17,6 +17,8 @@ class OrderedSet(set):
         super().__init__()
         self.order: list = []
         self.places: dict = {}
+        #: The names of its elements, sorted; kept until it changes.
+        self.names: list[str] | None = None
         for item in items:
             self.add(item)
 
@@ -26,6 +28,7 @@ class OrderedSet(set):
     def add(self, item) -> None:
         if item not in self.places:
             super().add(item)
+            self.names = None
             self.places[item] = len(self.order)
             self.order.append(item)
 
@@ -34,6 +37,7 @@ class OrderedSet(set):
         if place is None:
             return
         super().discard(item)
+        self.names = None
         last = self.order.pop()
         if place < len(self.order):
             self.order[place] = last
@@ -46,6 +50,7 @@ class OrderedSet(set):
 
     def clear(self) -> None:
         super().clear()
+        self.names = None
         self.order.clear()
         self.places.clear()
 

@@ -473,7 +473,8 @@ impl Plan<'_> {
 
     fn heartbeat(&mut self) -> Option<Event> {
         let worker = self.any_worker()?;
-        let running: Vec<Key> = self.runs.iter().filter(|run| run.worker == worker).map(|run| run.key.clone()).collect();
+        let running: Vec<Key> =
+            self.runs.iter().filter(|run| run.worker == worker).map(|run| run.key.clone()).collect();
         let executing = running.into_iter().map(|key| (key, self.seconds())).collect();
         let bandwidth = if self.rng.random_bool(0.5) { 1e8 } else { self.rng.random_range(1e6..1e9) };
         Some(messages::heartbeat(&worker, executing, bandwidth))
@@ -486,7 +487,8 @@ impl Plan<'_> {
     }
 
     fn add_client(&mut self) -> Option<Event> {
-        let client: ClientId = (1..=3).map(|n| ClientId::from(format!("Client-{n}"))).find(|c| !self.clients.contains(c))?;
+        let client: ClientId =
+            (1..=3).map(|n| ClientId::from(format!("Client-{n}"))).find(|c| !self.clients.contains(c))?;
         self.clients.push(client.clone());
         Some(Event::AddClient { client })
     }
@@ -520,7 +522,14 @@ impl Plan<'_> {
         let submitting_task = if self.rng.random_bool(0.05) { self.any(&running) } else { None };
         let fifo_timeout = [0.0, 0.0, 0.1, 60.0][self.rng.random_range(0..4)];
         let stimulus_id = format!("update-graph-{}", self.graphs).into();
-        Some(Event::UpdateGraph(Box::new(UpdateGraph { client, tasks, keys, submitting_task, fifo_timeout, stimulus_id })))
+        Some(Event::UpdateGraph(Box::new(UpdateGraph {
+            client,
+            tasks,
+            keys,
+            submitting_task,
+            fifo_timeout,
+            stimulus_id,
+        })))
     }
 
     fn release(&mut self) -> Option<Event> {

@@ -30,13 +30,18 @@ pub struct Recorder<'a> {
     totals: Option<Totals>,
 }
 
+/// Tasks that were sent to workers, in order.
+type Placed = Vec<(String, Address)>;
+/// Messages per receiver and key, in order.
+type Sent = IndexMap<String, Vec<Json>>;
+
 /// What one event came to.
 #[derive(Serialize)]
 struct Line<'a> {
     at: Seconds,
     event: Json,
-    placed: Vec<(String, Address)>,
-    sent: IndexMap<String, Vec<Json>>,
+    placed: Placed,
+    sent: Sent,
     tasks: IndexMap<&'a str, &'a TaskSnapshot>,
     gone: Vec<String>,
     workers: IndexMap<&'a str, &'a WorkerSnapshot>,
@@ -101,9 +106,9 @@ impl<'a> Recorder<'a> {
         writeln!(self.out)
     }
 
-    fn describe_actions(&mut self) -> (Vec<(String, Address)>, IndexMap<String, Vec<Json>>) {
-        let mut placed = Vec::new();
-        let mut sent: IndexMap<String, Vec<Json>> = IndexMap::new();
+    fn describe_actions(&mut self) -> (Placed, Sent) {
+        let mut placed = Placed::new();
+        let mut sent = Sent::new();
         for action in &self.actions {
             match action {
                 Action::ToWorker { worker, message } => {
@@ -164,17 +169,23 @@ fn to_worker(message: &SchedulerToWorker) -> Vec<(String, Json)> {
     match message {
         SchedulerToWorker::ComputeTask(m) => {
             let nbytes: Map<String, Json> = m.nbytes.iter().map(|(key, n)| (key.to_string(), (*n).into())).collect();
-            let resources: Map<String, Json> =
-                m.resource_restrictions.iter().flat_map(|r| r.iter()).map(|(n, amount)| (n.clone(), json!(amount))).collect();
+            let resources: Map<String, Json> = m
+                .resource_restrictions
+                .iter()
+                .flat_map(|r| r.iter())
+                .map(|(n, amount)| (n.clone(), json!(amount)))
+                .collect();
             let Priority(priority) = &m.priority;
             let about = json!(["compute-task", priority.as_slice(), holders(&m.who_has), nbytes, resources, m.actor]);
             vec![(m.key.to_string(), about)]
         }
         SchedulerToWorker::FreeKeys(m) => each("free-keys", &m.keys).collect(),
         SchedulerToWorker::RemoveReplicas(m) => each("remove-replicas", &m.keys).collect(),
-        SchedulerToWorker::RefreshWhoHas(m) => {
-            m.who_has.iter().map(|(key, on)| (key.to_string(), json!(["refresh-who-has", sorted_addresses(on)]))).collect()
-        }
+        SchedulerToWorker::RefreshWhoHas(m) => m
+            .who_has
+            .iter()
+            .map(|(key, on)| (key.to_string(), json!(["refresh-who-has", sorted_addresses(on)])))
+            .collect(),
         SchedulerToWorker::RemoveWorker(m) => vec![(m.worker.as_str().to_owned(), json!(["remove-worker"]))],
         SchedulerToWorker::CloseWorker(_) => vec![(String::new(), json!(["close"]))],
         SchedulerToWorker::CancelCompute(_)

@@ -31,6 +31,7 @@ impl State {
         }
         if !self.is_awaited(id) {
             self.tasks[id].waiters.clear();
+            self.call_off_dependencies(id);
             return;
         }
         self.set_state(id, TaskState::Waiting);
@@ -57,6 +58,19 @@ impl State {
         }
         if self.tasks[id].waiting_on.is_empty() {
             self.recommend(id, TaskState::Processing);
+        }
+    }
+
+    /// Dependencies that were to be computed for a task which nobody wants after all.
+    fn call_off_dependencies(&mut self, id: TaskId) {
+        for position in 0..self.tasks[id].dependencies.len() {
+            let dep = self.tasks[id].dependencies.at(position);
+            match self.tasks[dep].state {
+                TaskState::Waiting | TaskState::NoWorker | TaskState::Queued | TaskState::Processing => {
+                    self.stop_waiting_for(id, dep);
+                }
+                TaskState::Released | TaskState::Memory | TaskState::Erred | TaskState::Forgotten => {}
+            }
         }
     }
 
