@@ -30,7 +30,6 @@ def task(ts: TaskState) -> dict:
     return {
         "state": ts.state,
         "on": ts.processing_on.address if ts.processing_on else None,
-        "long_running": bool(ts.processing_on and ts in ts.processing_on.long_running),
         "who_has": addresses(ts.who_has),
         "who_wants": names(ts.who_wants, "client_key"),
         "dependencies": keys(ts.dependencies),
@@ -55,6 +54,7 @@ def worker(scheduler, ws: WorkerState) -> dict:
     return {
         "status": ws.status.name,
         "processing": keys(ws.processing),
+        "long_running": keys(ws.long_running),
         "has_what": keys(ws.has_what),
         "nbytes": ws.nbytes,
         "occupancy": ws.occupancy,

@@ -49,6 +49,8 @@ class After:
     upstream: Any
     before: Before
     raised: Exception | None
+    #: Tasks that changed on either side: the others were compared before.
+    changed: set[str]
     tasks: tuple[dict, dict]
     workers: tuple[dict, dict]
     totals: tuple[dict, dict]
@@ -61,22 +63,29 @@ class After:
 
 def find(after: After, known: Known) -> list[str]:
     """What differs and has no name."""
-    for ends in ENDS:
-        if ends(after):
-            known.end(ends.__doc__.split(":")[0])
-            return []
     for mask in MASKS:
         if mask(after, known):
             known.counts[mask.__doc__.split(":")[0]] += 1
+    found = unequal(after)
+    for ends in ENDS:
+        if found and ends(after):
+            known.end(ends.__doc__.split(":")[0])
+            return []
+    return found
+
+
+def unequal(after: After) -> list[str]:
     found = list(after.upstream.disagreements)
     for error in (after.raised, after.upstream.failed):
         if error is not None:
             found.append(f"upstream raised {error!r}")
-    for what in ("tasks", "workers", "sent"):
+    for what, names in (("tasks", after.changed), ("workers", None), ("sent", None)):
         ours, theirs = getattr(after, what)
-        for name in sorted(ours.keys() | theirs.keys()):
+        for name in sorted(ours.keys() | theirs.keys() if names is None else names):
             if ours.get(name) != theirs.get(name):
                 found += compare(f"{what} {name}", ours.get(name), theirs.get(name))
+    if len(after.tasks[0]) != len(after.tasks[1]) and not found:
+        found.append(f"tasks that only one side knows: {after.tasks[0].keys() ^ after.tasks[1].keys()}")
     return found + compare("totals", *after.totals)
 
 
@@ -241,9 +250,9 @@ def open_slots(upstream, known: Known) -> None:
 def stale_blame(after: After, known: Known) -> bool:
     """stale blame: upstream keeps `exception_blame` on tasks that were to err but were let go of before."""
     found = False
-    for key, theirs in after.tasks[1].items():
-        ours = after.tasks[0].get(key)
-        if ours and theirs["blame"] and theirs["state"] != "erred" and ours["blame"] is None:
+    for key in after.changed:
+        ours, theirs = after.tasks[0].get(key), after.tasks[1].get(key)
+        if ours and theirs and theirs["blame"] and theirs["state"] != "erred" and ours["blame"] is None:
             theirs["blame"] = None
             found = True
     return found

@@ -18,6 +18,7 @@ import dask
 
 import canonical
 import differences
+import ordered
 from upstream import Upstream, clock
 
 
@@ -28,6 +29,8 @@ class Scenario:
         with dask.config.set({"distributed.scheduler.worker-saturation": "inf" if saturation is None else saturation}):
             self.upstream = Upstream(header["allowed_failures"])
         self.tasks: dict[str, dict] = {}
+        self.theirs: dict[str, dict] = {}
+        ordered.touched.clear()
         self.workers: dict[str, dict] = {}
         self.totals: dict = {}
         self.steps = 0
@@ -52,13 +55,14 @@ class Scenario:
         worker_streams |= upstream.stream_comms
         client_streams |= upstream.client_comms
         sent = canonical.sent(worker_streams, canonical.to_worker) | canonical.sent(client_streams, canonical.to_client)
-        self.follow(line)
+        changed = self.follow(line) | self.look()
         after = differences.After(
             line=line,
             upstream=upstream,
             before=before,
             raised=raised,
-            tasks=(self.tasks, {key: canonical.task(ts) for key, ts in upstream.tasks.items()}),
+            changed=changed,
+            tasks=(self.tasks, self.theirs),
             workers=(self.workers, {a: canonical.worker(upstream, ws) for a, ws in upstream.workers.items()}),
             totals=(self.totals, canonical.totals(upstream)),
             sent=(expand(line["sent"], client_streams), sent),
@@ -69,7 +73,20 @@ class Scenario:
         self.steps += 1
         return not found and not self.known.ended_by
 
-    def follow(self, line: dict) -> None:
+    def look(self) -> set[str]:
+        """Looks at upstream's tasks again, as far as they changed; which these are."""
+        changed = {ts.key for ts in ordered.touched}
+        ordered.touched.clear()
+        for key in changed:
+            ts = self.upstream.tasks.get(key)
+            if ts is not None:
+                self.theirs[key] = canonical.task(ts)
+            else:
+                self.theirs.pop(key, None)
+        return changed
+
+    def follow(self, line: dict) -> set[str]:
+        """Takes over what our state says; which tasks changed."""
         self.tasks |= line["tasks"]
         self.workers |= line["workers"]
         for key in line["gone"]:
@@ -77,6 +94,7 @@ class Scenario:
         for address in line["left"]:
             del self.workers[address]
         self.totals = line.get("totals", self.totals)
+        return line["tasks"].keys() | set(line["gone"])
 
     def verdict(self) -> dict:
         choices = self.upstream.choices

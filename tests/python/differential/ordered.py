@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import distributed.scheduler as module
 
+# Tasks that changed since the last look.
+touched: set = set()
+
 
 class OrderedSet(set):
     """A set in order of insertion; the last element takes the place of one that is removed."""
 
-    def __init__(self, items=()):
+    def __init__(self, items=(), owner=None):
         super().__init__()
+        self.owner = owner
         self.order: list = []
         self.places: dict = {}
         #: The names of its elements, sorted; kept until it changes.
@@ -22,13 +26,18 @@ class OrderedSet(set):
         for item in items:
             self.add(item)
 
+    def changed(self) -> None:
+        self.names = None
+        if self.owner is not None:
+            touched.add(self.owner)
+
     def __iter__(self):
         return iter(self.order)
 
     def add(self, item) -> None:
         if item not in self.places:
             super().add(item)
-            self.names = None
+            self.changed()
             self.places[item] = len(self.order)
             self.order.append(item)
 
@@ -37,7 +46,7 @@ class OrderedSet(set):
         if place is None:
             return
         super().discard(item)
-        self.names = None
+        self.changed()
         last = self.order.pop()
         if place < len(self.order):
             self.order[place] = last
@@ -50,7 +59,7 @@ class OrderedSet(set):
 
     def clear(self) -> None:
         super().clear()
-        self.names = None
+        self.changed()
         self.order.clear()
         self.places.clear()
 
@@ -88,8 +97,8 @@ def ordered(cls: type, name: str, sort=None) -> property:
         return slot.__get__(self, cls)
 
     def set_(self, value) -> None:
-        if value is not None and not isinstance(value, OrderedSet):
-            value = OrderedSet(sort(self, value) if sort and value else value)
+        if value is not None:
+            value = OrderedSet(sort(self, value) if sort and value else value, owner=self)
         slot.__set__(self, value)
 
     return property(get, set_)
@@ -108,12 +117,21 @@ class TaskState(module.TaskState):
     who_has = ordered(module.TaskState, "who_has")
     who_wants = ordered(module.TaskState, "who_wants")
 
+    def __init__(self, key, *args, **kwargs):
+        # Before all else: it is known by these when its sets are made.
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "_hash", hash(key))
+        super().__init__(key, *args, **kwargs)
+
+    def __setattr__(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+        touched.add(self)
+
 
 class WorkerState(module.WorkerState):
-    processing = ordered(module.WorkerState, "processing")
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.processing = OrderedSet()
         self._has_what = OrderedDict()
 
 

@@ -73,6 +73,7 @@ pub fn event(event: &Event, runs: &Runs) -> Option<Json> {
         | Event::RetireWorkers { .. }
         | Event::ReplicasAdded { .. }
         | Event::ReplicasRemoved { .. }
+        | Event::DropReplicas { .. }
         | Event::SetRestrictions { .. }
         | Event::RestartShuffle { .. }
         | Event::ShuffleStarted { .. }

@@ -4,7 +4,9 @@ use std::io;
 
 use dask_protocol::message::{RunId, SchedulerToWorker, WorkerStatus};
 use dask_protocol::{Address, Key, Value};
-use dask_scheduler::state::{Action, ClientId, Config, Event, NewWorker, Runtime, State, TaskState, UpdateGraph};
+use dask_scheduler::state::{
+    Action, ClientId, Config, Event, NewWorker, Policy, Runtime, State, TaskState, UpdateGraph,
+};
 use indexmap::{IndexMap, IndexSet};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -17,6 +19,9 @@ use super::record::Recorder;
 const WORKERS_MAX: usize = 8;
 /// Steps in which everything that still runs is finished at the end.
 const FINAL_STEPS_MAX: usize = 400;
+
+/// One in so many scenarios also checks every invariant of our state, as the simulator always does.
+const VALIDATED: u64 = 8;
 
 /// What kind of trouble a scenario has: the weights of what may happen.
 #[derive(Debug, Clone, Copy)]
@@ -78,11 +83,12 @@ pub fn write_scenario(seed: u64, out: &mut dyn io::Write) -> io::Result<()> {
     let profile = draw_profile(&mut rng);
     let saturations = [f64::INFINITY, 1.1, 1.1, 1.1, 1.0, 2.0, 0.1];
     let config = Config {
+        policy: Policy::Upstream,
         worker_saturation: saturations[rng.random_range(0..saturations.len())],
         allowed_failures: rng.random_range(0..=3),
         work_stealing: false,
         amm_start: false,
-        validate: true,
+        validate: seed.is_multiple_of(VALIDATED),
         ..Config::default()
     };
     let recorder = Recorder::begin(seed, config, out)?;

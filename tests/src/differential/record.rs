@@ -211,9 +211,10 @@ fn to_client(message: &SchedulerToClient) -> Vec<(String, Json)> {
         SchedulerToClient::CancelledKeys(m) => {
             m.keys.iter().map(|key| (key.to_string(), json!(["cancelled-keys", m.reason]))).collect()
         }
+        // Warnings to users are an extension (`docs/compatibility.md`).
+        SchedulerToClient::TopicEvent(_) => Vec::new(),
         SchedulerToClient::StreamStart(_)
         | SchedulerToClient::Restart(_)
-        | SchedulerToClient::TopicEvent(_)
         | SchedulerToClient::AdjustHeartbeatInterval(_)
         | SchedulerToClient::StreamClosed(_) => vec![(String::new(), json!(["unexpected", format!("{message:?}")]))],
     }

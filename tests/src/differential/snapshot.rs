@@ -10,7 +10,6 @@ use serde::Serialize;
 pub struct TaskSnapshot {
     state: &'static str,
     on: Option<Address>,
-    long_running: bool,
     who_has: Vec<Address>,
     who_wants: Vec<String>,
     dependencies: Vec<String>,
@@ -36,6 +35,7 @@ pub struct TaskSnapshot {
 pub struct WorkerSnapshot {
     status: &'static str,
     processing: Vec<String>,
+    long_running: Vec<String>,
     has_what: Vec<String>,
     nbytes: u64,
     occupancy: f64,
@@ -76,7 +76,6 @@ pub fn task(task: &TaskView<'_>) -> TaskSnapshot {
     TaskSnapshot {
         state: task.state.name(),
         on: task.processing_on.cloned(),
-        long_running: task.long_running,
         who_has: sorted(task.who_has.iter().copied().cloned()),
         who_wants: texts(&task.who_wants),
         dependencies: texts(&task.dependencies),
@@ -99,10 +98,13 @@ pub fn task(task: &TaskView<'_>) -> TaskSnapshot {
 
 /// Everything about a worker.
 pub fn worker(state: &State, worker: &WorkerView<'_>) -> WorkerSnapshot {
+    let processing = state.processing(worker.address);
+    let seceded = |key: &&Key| state.task(key).is_some_and(|task| task.long_running);
     let used = worker.used_resources.iter().filter(|(_, amount)| *amount != 0.0);
     WorkerSnapshot {
         status: worker.status.name(),
-        processing: texts(state.processing(worker.address)),
+        long_running: texts(processing.iter().filter(seceded)),
+        processing: texts(processing),
         has_what: texts(state.has_what(worker.address)),
         nbytes: worker.nbytes,
         occupancy: worker.occupancy,
