@@ -21,7 +21,7 @@ def test_a_result_is_explained(client):
     assert told["state"] == "memory"
     assert told["reason"]["kind"] == "in-memory"
     assert told["placement"]["worker"] in client.has_what()
-    assert told["text"].startswith(f"{future.key} is memory")
+    assert told["text"].startswith(f"{future.key} has been in memory for")
     assert explain(client, "nobody")["state"] is None
 
 

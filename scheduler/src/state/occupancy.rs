@@ -56,10 +56,10 @@ impl State {
     }
 
     /// Bytes of the task's dependencies that a worker does not have.
-    pub(super) fn missing_bytes(&self, task: TaskId, worker: WorkerId) -> u64 {
+    pub(super) fn missing_bytes(&self, task: TaskId, worker: WorkerId) -> u128 {
         let dependencies = self.tasks[task].dependencies.iter();
         let missing = dependencies.filter(|dep| !self.tasks[*dep].who_has.contains(worker));
-        missing.map(|dep| self.nbytes(dep)).fold(0, u64::saturating_add)
+        missing.map(|dep| u128::from(self.nbytes(dep))).sum()
     }
 
     /// Books a task on a worker (`WorkerState.add_to_processing`).

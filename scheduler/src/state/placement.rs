@@ -6,7 +6,6 @@ use super::State;
 use super::config::Policy;
 use super::event::{Runtime, Seconds};
 use super::explain::Rule;
-use super::explain::decision::{Considered, SCORES_MAX};
 use super::ids::{TaskId, WorkerId};
 use super::task::Task;
 use super::worker::Workers;
@@ -175,9 +174,9 @@ impl State {
     /// The least busy worker with a free slot; none: the task is queued (`decide_worker_rootish_queuing_enabled`).
     pub(super) fn decide_worker_rootish_queuing_enabled(&mut self, runtime: Runtime) -> Option<WorkerId> {
         let open = &self.idle.with_slots[runtime.number()];
-        let best = open.iter().take(SCORES_MAX).map(|(_, id)| self.score_of_busy(*id));
-        self.considered = Considered::ranked(Rule::FreeSlot, open.len(), best);
-        self.considered.best()
+        let (candidates, best) = (open.len(), open.first().map(|(_, id)| *id)?);
+        self.note_choice(Rule::FreeSlot, best, candidates);
+        Some(best)
     }
 
     /// The worker that a queued task is kept for, if it has a free slot, else as upstream.
@@ -202,8 +201,7 @@ impl State {
         });
         let worker = match last {
             Some(last) => {
-                let score = self.score_of_busy(last);
-                self.considered = Considered::ranked(Rule::Neighbours, 1, std::iter::once(score));
+                self.note_choice(Rule::Neighbours, last, 1);
                 last
             }
             None => {
@@ -257,8 +255,7 @@ impl State {
     /// For tasks without dependencies or restrictions.
     fn any_running_worker(&mut self) -> WorkerId {
         let (rule, worker, candidates) = self.next_running_worker();
-        let score = self.score_of_busy(worker);
-        self.considered = Considered::ranked(rule, candidates, std::iter::once(score));
+        self.note_choice(rule, worker, candidates);
         worker
     }
 
@@ -355,7 +352,8 @@ impl State {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn best_of_marked(&mut self, id: TaskId, candidates: &[WorkerId]) -> Option<WorkerId> {
         let rule = if candidates.len() == 1 { Rule::OnlyCandidate } else { Rule::SoonestStart };
-        let mut considered = Considered::by(rule);
+        let mut considered = std::mem::take(&mut self.considered);
+        considered.begin(rule);
         let task = &self.tasks[id];
         let total: u128 = task.dependencies.iter().map(|dep| u128::from(self.nbytes(dep))).sum();
         for &id in candidates {
@@ -364,10 +362,11 @@ impl State {
             let (occupancy, missing) = (self.occupancy(worker), total - held);
             let start = occupancy / f64::from(worker.nthreads) + missing as f64 / self.bandwidth;
             let cost = (if task.actor { worker.actors.len() } else { 0 }, start, worker.nbytes);
-            considered.weigh(cost, || self.score(id, occupancy, start, u64::try_from(missing).unwrap_or(u64::MAX)));
+            considered.weigh(cost, || self.score(id, occupancy, start, missing));
         }
+        let best = considered.best();
         self.considered = considered;
-        considered.best()
+        best
     }
 
     /// Whether the restrictions of a task let it run on a worker (`valid_workers`, one at a time).

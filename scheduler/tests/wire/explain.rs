@@ -41,9 +41,9 @@ async fn a_task_is_explained_to_programs_and_to_people() {
         let json = get(port, "/api/v1/explain/x/1%20a", "*/*").await;
         assert!(json.starts_with("HTTP/1.1 200") && json.contains("\"state\":\"processing\""), "{json}");
         let told = get(port, "/api/v1/explain/y?format=text", "*/*").await;
-        assert!(told.contains("y is waiting"), "{told}");
+        assert!(told.contains("y has been waiting for"), "{told}");
         let told = get(port, "/api/v1/explain/y", "text/plain").await;
-        assert!(told.contains("y is waiting"), "{told}");
+        assert!(told.contains("y has been waiting for"), "{told}");
         let nobody = get(port, "/api/v1/explain/nobody", "*/*").await;
         assert!(nobody.starts_with("HTTP/1.1 404") && nobody.contains("\"kind\":\"unknown\""), "{nobody}");
         scheduler.close("test").await;

@@ -70,7 +70,7 @@ impl Rule {
 /// What placement compares; smaller is better, the first of equals wins.
 pub(in crate::state) type Cost = (usize, Seconds, u128);
 
-/// One candidate at the time of the decision.
+/// One candidate at the time of the decision: figures for people, so seven digits are enough.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(in crate::state) struct Score {
     pub(in crate::state) worker: WorkerId,
@@ -82,13 +82,13 @@ pub(in crate::state) struct Score {
     /// Seconds until the task could start there.
     pub(in crate::state) start: f32,
     /// Bytes of the task's inputs that it did not have.
-    pub(in crate::state) missing: u64,
+    pub(in crate::state) missing: f32,
     /// Bytes of results it held.
-    pub(in crate::state) stored: u64,
+    pub(in crate::state) stored: f32,
 }
 
-/// A decision being made: the best candidates so far.
-#[derive(Debug, Clone, Copy, Default)]
+/// A decision being made: the best candidates so far. One is used over and over; what lies beyond `len` is stale.
+#[derive(Debug, Default)]
 pub(in crate::state) struct Considered {
     rule: Rule,
     candidates: u32,
@@ -98,19 +98,18 @@ pub(in crate::state) struct Considered {
 }
 
 impl Considered {
-    pub(in crate::state) fn by(rule: Rule) -> Considered {
-        Considered { rule, ..Considered::default() }
+    /// Starts over.
+    pub(in crate::state) fn begin(&mut self, rule: Rule) {
+        (self.rule, self.candidates, self.len) = (rule, 0, 0);
     }
 
-    /// A decision whose candidates were ranked elsewhere; the chosen one comes first.
-    pub(in crate::state) fn ranked(rule: Rule, candidates: usize, scores: impl Iterator<Item = Score>) -> Considered {
-        let mut considered = Considered::by(rule);
-        considered.candidates = count(candidates);
-        for (slot, score) in considered.scores.iter_mut().zip(scores) {
-            *slot = score;
-            considered.len += 1;
-        }
-        considered
+    /// The candidates were ranked elsewhere; the chosen one comes first.
+    pub(in crate::state) fn rank(&mut self, rule: Rule, candidates: usize, scores: &[Score]) {
+        let len = scores.len().min(SCORES_MAX);
+        self.scores[..len].copy_from_slice(&scores[..len]);
+        self.rule = rule;
+        self.candidates = count(candidates);
+        self.len = u8::try_from(len).expect("at most SCORES_MAX");
     }
 
     /// Weighs one more candidate; `score` is only asked for among the best.
@@ -154,6 +153,26 @@ pub(in crate::state) struct Decision {
 }
 
 impl Decision {
+    /// A place in the ring that is not used yet.
+    const NONE: Decision = Decision {
+        run_id: -1,
+        previous: -1,
+        at: 0.0,
+        worker: WorkerId(0),
+        rule: Rule::Unrecorded,
+        candidates: 0,
+        len: 0,
+        scores: [Score {
+            worker: WorkerId(0),
+            nthreads: 0,
+            processing: 0,
+            occupancy: 0.0,
+            start: 0.0,
+            missing: 0.0,
+            stored: 0.0,
+        }; SCORES_MAX],
+    };
+
     /// The best candidates, the chosen one first.
     pub(in crate::state) fn scores(&self) -> &[Score] {
         &self.scores[..usize::from(self.len)]
@@ -185,13 +204,17 @@ impl Decisions {
         let Some(slot) = self.slot(run_id) else {
             return;
         };
-        let told = if considered.best() == Some(worker) { *considered } else { Considered::default() };
-        let Considered { rule, candidates, len, scores, .. } = told;
-        let decision = Decision { run_id, previous, at, worker, rule, candidates, len, scores };
-        if slot < self.ring.len() {
-            self.ring[slot] = decision;
-        } else {
-            self.ring.push(decision);
+        while self.ring.len() <= slot {
+            self.ring.push(Decision::NONE);
+        }
+        let decision = &mut self.ring[slot];
+        (decision.run_id, decision.previous, decision.at, decision.worker) = (run_id, previous, at, worker);
+        (decision.rule, decision.candidates, decision.len) = (Rule::Unrecorded, 0, 0);
+        if considered.best() == Some(worker) {
+            (decision.rule, decision.candidates, decision.len) =
+                (considered.rule, considered.candidates, considered.len);
+            let len = usize::from(considered.len);
+            decision.scores[..len].copy_from_slice(&considered.scores[..len]);
         }
     }
 
@@ -223,7 +246,8 @@ mod tests {
 
     #[test]
     fn the_best_are_kept_in_order_and_the_first_of_equals_leads() {
-        let mut considered = Considered::by(Rule::SoonestStart);
+        let mut considered = Considered::default();
+        considered.begin(Rule::SoonestStart);
         for (worker, start) in [(0, 5.0), (1, 3.0), (2, 3.0), (3, 9.0), (4, 1.0), (5, 4.0), (6, 1.0)] {
             considered.weigh((0, start, 0), || score(worker));
         }
@@ -238,7 +262,7 @@ mod tests {
     fn old_decisions_make_room_for_new_ones() {
         let mut decisions = Decisions::new(3);
         for run in 0..5 {
-            decisions.note(run, run - 1, 0.0, WorkerId(1), &Considered::by(Rule::InTurn));
+            decisions.note(run, run - 1, 0.0, WorkerId(1), &Considered::default());
         }
         assert!(decisions.get(1).is_none());
         assert!(decisions.get(-1).is_none());
@@ -250,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_comparison_with_another_end_is_not_taken_for_the_reason() {
-        let considered = Considered::ranked(Rule::FreeSlot, 2, [score(1), score(2)].into_iter());
+        let mut considered = Considered::default();
+        considered.rank(Rule::FreeSlot, 2, &[score(1), score(2)]);
         let mut decisions = Decisions::new(3);
         decisions.note(0, -1, 0.0, WorkerId(2), &considered);
         assert_eq!(decisions.get(0).map(|decision| decision.rule), Some(Rule::Unrecorded));

@@ -131,9 +131,9 @@ impl State {
             nthreads: score.nthreads,
             processing: score.processing,
             occupancy: f64::from(score.occupancy),
-            missing: score.missing,
+            missing: whole(score.missing),
             start: f64::from(score.start),
-            stored: score.stored,
+            stored: whole(score.stored),
         }
     }
 
@@ -143,8 +143,8 @@ impl State {
     }
 
     /// A worker as placement sees it now, for the record.
-    #[expect(clippy::cast_possible_truncation, reason = "shown with two digits")]
-    pub(super) fn score(&self, id: WorkerId, occupancy: Seconds, start: Seconds, missing: u64) -> Score {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "shown with two digits")]
+    pub(super) fn score(&self, id: WorkerId, occupancy: Seconds, start: Seconds, missing: u128) -> Score {
         let worker: &Worker = &self.workers[id];
         Score {
             worker: id,
@@ -152,8 +152,8 @@ impl State {
             processing: u32::try_from(worker.processing.len()).unwrap_or(u32::MAX),
             occupancy: occupancy as f32,
             start: start as f32,
-            missing,
-            stored: u64::try_from(worker.nbytes).unwrap_or(u64::MAX),
+            missing: missing as f32,
+            stored: worker.nbytes as f32,
         }
     }
 
@@ -166,8 +166,14 @@ impl State {
 
     /// Notes why `worker` runs the task under this run id.
     pub(super) fn note_decision(&mut self, run_id: RunId, previous: RunId, worker: WorkerId) {
-        let considered = std::mem::take(&mut self.considered);
-        self.decisions.note(run_id, previous, self.now, worker, &considered);
+        self.decisions.note(run_id, previous, self.now, worker, &self.considered);
+        self.considered.begin(Rule::Unrecorded);
+    }
+
+    /// What the next decision is noted with, for a choice of one worker out of several.
+    pub(super) fn note_choice(&mut self, rule: Rule, worker: WorkerId, candidates: usize) {
+        let score = self.score_of_busy(worker);
+        self.considered.rank(rule, candidates, &[score]);
     }
 
     /// Of a processing task: whether stealing may move it, and why not.
@@ -175,4 +181,9 @@ impl State {
         let task = &self.tasks[id];
         (task.state == TaskState::Processing).then(|| self.steal_outlook(id))
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes, rounded to seven digits")]
+fn whole(bytes: f32) -> u64 {
+    bytes as u64
 }

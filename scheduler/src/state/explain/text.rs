@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::super::errors::format_bytes;
 use super::super::event::Seconds;
+use super::super::task::TaskState;
 use super::{Blocker, Explanation, Placement, Reason, ScoreRow};
 
 /// Seconds as people read them.
@@ -28,6 +29,20 @@ impl Display for Span {
     }
 }
 
+/// A state after "is" or "has been".
+fn in_words(state: TaskState) -> &'static str {
+    match state {
+        TaskState::NoWorker => "without a worker",
+        TaskState::Memory => "in memory",
+        TaskState::Released
+        | TaskState::Waiting
+        | TaskState::Queued
+        | TaskState::Processing
+        | TaskState::Erred
+        | TaskState::Forgotten => state.name(),
+    }
+}
+
 fn bytes(count: u64) -> String {
     format_bytes(u128::from(count))
 }
@@ -37,9 +52,9 @@ impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (self.state, self.since) {
             (None, _) => write!(f, "{} is unknown.", self.key)?,
-            (Some(state), None) => write!(f, "{} is {}.", self.key, state.name())?,
+            (Some(state), None) => write!(f, "{} is {}.", self.key, in_words(state))?,
             (Some(state), Some(since)) => {
-                write!(f, "{} is {} since {} ago.", self.key, state.name(), Span(self.now - since))?;
+                write!(f, "{} has been {} for {}.", self.key, in_words(state), Span(self.now - since))?;
             }
         }
         write!(f, "\n{}", self.reason)?;

@@ -4,7 +4,6 @@ use dask_protocol::Key;
 use dask_protocol::message::{StealRequest, StimulusId};
 
 use super::super::State;
-use super::super::explain::decision::Considered;
 use super::super::explain::{Incident, Rule};
 use super::super::ids::{TaskId, WorkerId};
 use super::{InFlight, Move, log};
@@ -76,7 +75,7 @@ impl State {
         match Answer::parse(state) {
             Answer::Confirm if thief_runs => {
                 self.log_answer(vec!["confirm".into()], key, state, &workers);
-                self.considered = Considered::ranked(Rule::Stolen, 2, move_.scores.into_iter());
+                self.considered.rank(Rule::Stolen, 2, &move_.scores);
                 self.hand_over(id, move_.victim, move_.thief);
             }
             Answer::Confirm | Answer::Unknown => {
