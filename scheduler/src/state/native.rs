@@ -2,7 +2,6 @@
 
 use super::State;
 use super::explain::Rule;
-use super::explain::decision::Considered;
 use super::ids::{TaskId, WorkerId};
 
 impl State {
@@ -17,7 +16,8 @@ impl State {
             candidates.extend(self.idle.running.ids());
         }
         let rule = if candidates.len() == 1 { Rule::OnlyCandidate } else { Rule::SoonestStart };
-        let mut considered = Considered::by(rule);
+        let mut considered = std::mem::take(&mut self.considered);
+        considered.begin(rule);
         let dependencies = self.tasks[id].dependencies.iter();
         let total: u128 = dependencies.map(|dep| u128::from(self.nbytes(dep))).sum();
         for &candidate in &candidates {
@@ -27,12 +27,12 @@ impl State {
             let occupancy = self.occupancy(worker);
             let start = occupancy / f64::from(worker.nthreads) + missing as f64 / self.bandwidth;
             let cost = (0, start, worker.nbytes);
-            let missing = u64::try_from(missing).unwrap_or(u64::MAX);
             considered.weigh(cost, || self.score(candidate, occupancy, start, missing));
         }
         self.scratch_workers = candidates;
+        let best = considered.best();
         self.considered = considered;
-        considered.best()
+        best
     }
 
     /// Bytes of a task's dependencies that a worker is to fetch for other tasks.

@@ -185,8 +185,7 @@ impl State {
         let Some(keeper) = keeper else {
             return self.decide_worker_rootish_queuing_enabled(self.tasks[id].runtime);
         };
-        let score = self.score_of_busy(keeper);
-        self.considered = Considered::ranked(Rule::Run, 1, std::iter::once(score));
+        self.note_choice(Rule::Run, keeper, 1);
         Some(keeper)
     }
 
