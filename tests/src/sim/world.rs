@@ -119,8 +119,6 @@ impl World {
     /// A cluster without workers and with all clients connected.
     pub fn new(case: Case) -> World {
         let config = sched::Config {
-            // Half of the seeds each, without a draw of its own.
-            policy: if case.seed.is_multiple_of(2) { sched::Policy::Upstream } else { sched::Policy::Native },
             worker_saturation: case.saturation.unwrap_or(f64::INFINITY),
             work_stealing: case.stealing,
             amm_start: case.amm,
