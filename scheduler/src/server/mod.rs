@@ -10,6 +10,7 @@ mod driver;
 mod events;
 mod extensions;
 mod failure;
+mod followers;
 mod graphs;
 pub(crate) mod identity;
 mod listener;
