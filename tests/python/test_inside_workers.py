@@ -217,6 +217,42 @@ def test_worker_plugins_are_set_up_and_torn_down(client):
     assert set(client.run(lambda dask_worker: dask_worker.marked).values()) == {"torn down"}
 
 
+class Follower(WorkerPlugin):
+    name = "follower"
+
+    def setup(self, worker):
+        self.worker = worker
+        worker.seen = []
+
+    def transition(self, key, start, finish, **kwargs):
+        text = self.worker.state.tasks[key].exception_text if finish == "error" else None
+        self.worker.seen.append((key, start, finish, text))
+
+
+def test_worker_plugins_hear_of_transitions(client):
+    client.register_plugin(Follower())
+
+    def fail():
+        raise ValueError("heard of")
+
+    def steps(future, count):
+        deadline = time.monotonic() + RESULT_TIMEOUT
+        while True:
+            rows = [row for seen in client.run(lambda dask_worker: dask_worker.seen).values() for row in seen]
+            mine = [row[1:] for row in rows if row[0] == future.key]
+            if len(mine) >= count:
+                return mine
+            assert time.monotonic() < deadline, f"only {mine}"
+            time.sleep(0.05)
+
+    good, bad = client.submit(inc, 1, pure=False), client.submit(fail, pure=False)
+    wait([good, bad])
+    assert [finish for _, finish, _ in steps(good, 4)][:4] == ["waiting", "ready", "executing", "memory"]
+    (text,) = [text for start, finish, text in steps(bad, 4) if finish == "error"]
+    assert "heard of" in text
+    client.unregister_worker_plugin("follower")
+
+
 def test_run_reports_errors_of_each_worker(client):
     with pytest.raises(ZeroDivisionError):
         client.run(lambda: 1 / 0)

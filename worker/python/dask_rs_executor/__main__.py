@@ -39,6 +39,8 @@ def _read(link, worker):
         elif op == "drop":
             for key in message["keys"]:
                 worker.data.discard(key)
+                worker.tell_transition(key, "memory", "released")
+                worker.tell_transition(key, "released", "forgotten")
                 worker.state.actors.pop(key, None)
         elif op == "fetch":
             worker.serving.submit(calls.fetch, worker, message)

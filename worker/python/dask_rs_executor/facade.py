@@ -19,7 +19,7 @@ from distributed import preloading, profile
 from distributed._async_taskgroup import AsyncTaskGroup
 from distributed.actor import Actor
 from distributed.core import ConnectionPool, Status, error_message
-from distributed.diagnostics.plugin import _get_plugin_name
+from distributed.diagnostics.plugin import WorkerPlugin, _get_plugin_name
 from distributed.protocol import pickle
 from distributed.protocol.serialize import _is_dumpable
 from distributed.security import Security
@@ -94,6 +94,8 @@ class Worker(upstream.Worker):
     def _make_records(self):
         self.plugins, self.services, self.periodic_callbacks = {}, {}, {}
         self.preloads = preloading.PreloadManager([])
+        # Plugins that hear of transitions.
+        self._followers = []
         self.metrics, self.startup_information = {}, {}
         self.threads, self.digests = {}, None
         self.digests_total, self.digests_total_since_heartbeat = defaultdict(int), defaultdict(int)
@@ -165,6 +167,7 @@ class Worker(upstream.Worker):
         if name in self.plugins:
             await self.plugin_remove(name=name)
         self.plugins[name] = plugin
+        self._find_followers()
         logger.info("Starting Worker plugin %s", name)
         try:
             if hasattr(plugin, "setup"):
@@ -183,12 +186,35 @@ class Worker(upstream.Worker):
         logger.info("Removing Worker plugin %s", name)
         try:
             plugin = self.plugins.pop(name)
+            self._find_followers()
             if hasattr(plugin, "teardown"):
                 await _settled(plugin.teardown(worker=self))
         except Exception as error:
             logger.exception("Worker plugin %s failed to teardown", name)
             return error_message(error)
         return {"status": "OK"}
+
+    def _find_followers(self):
+        self._followers = [plugin for plugin in self.plugins.values() if _follows(plugin)]
+        if not self._followers:
+            self.state.tasks.clear()
+
+    def tell_transition(self, key, start, finish, **facts):
+        """Tells plugins of a step in a task's life here. From any thread; they hear of it on the event loop."""
+        if self._followers:
+            self.loop.add_callback(self._transition, key, start, finish, facts)
+
+    def _transition(self, key, start, finish, facts):
+        task = self.state.tasks.setdefault(key, types.SimpleNamespace(key=key, exception=None, traceback=None))
+        task.state = finish
+        task.__dict__.update(facts)
+        for plugin in list(self._followers):
+            try:
+                plugin.transition(key, start, finish)
+            except Exception:
+                logger.info("Plugin '%s' failed with exception", plugin, exc_info=True)
+        if finish in ("error", "forgotten"):
+            del self.state.tasks[key]
 
     def report_handlers(self):
         """Tells the worker process which remote calls plugins answer here."""
@@ -224,6 +250,11 @@ class Worker(upstream.Worker):
             closing = self._client.close()
             if isawaitable(closing):
                 await closing
+
+
+def _follows(plugin):
+    transition = getattr(type(plugin), "transition", None)
+    return transition is not None and transition is not WorkerPlugin.transition
 
 
 async def _settled(result):

@@ -37,6 +37,8 @@ def start(worker, message):
         error = ValueError(f"Invalid executor {name!r}; expected one of: {sorted(worker.executors)}")
         _fail(worker, message, error, time())
         return
+    worker.tell_transition(message["key"], "released", "waiting")
+    worker.tell_transition(message["key"], "waiting", "ready")
     # Taken here, because the values may be dropped before a thread is free.
     found = {key: _dependency(worker, key) for key in message["dependencies"] if worker.has(key)}
     try:
@@ -79,6 +81,7 @@ def _run_in_thread(worker, message, found):
         worker.loop.add_callback(_run_on_loop, worker, message, spec, data)
         return
     key, ident = message["key"], threading.get_ident()
+    worker.tell_transition(key, "ready", "executing")
     started, cpu_started = time(), thread_time()
     with worker.active_threads_lock:
         worker.active_threads[ident] = key
@@ -102,6 +105,7 @@ def _run_in_thread(worker, message, found):
 
 
 async def _run_on_loop(worker, message, spec, data):
+    worker.tell_transition(message["key"], "ready", "executing")
     started = time()
     token = _worker_cvar.set(worker)
     try:
@@ -164,6 +168,7 @@ def _finish(worker, message, value, started, cpu):
     except Exception as error:
         _fail(worker, message, error, started)
         return
+    worker.tell_transition(key, "executing", "memory", nbytes=nbytes, type=type(value))
     worker.link.send(report)
 
 
@@ -192,6 +197,7 @@ def _fail(worker, message, error, started, spec=None):
     """Reports an error. Called inside the handler of that error, or for one that was never raised."""
     stopped = time()
     if isinstance(error, Reschedule):
+        worker.tell_transition(message["key"], "executing", "released")
         worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
         return
     report = _described(error)
@@ -211,6 +217,8 @@ def _fail(worker, message, error, started, spec=None):
         stop=stopped,
         span_id=message["span_id"],
     )
+    described = {name: report[name] for name in ("exception", "traceback", "exception_text", "traceback_text")}
+    worker.tell_transition(message["key"], "executing", "error", **described)
     worker.link.send(report)
 
 
