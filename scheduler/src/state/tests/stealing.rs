@@ -195,10 +195,12 @@ fn requests_and_answers_are_logged_as_upstream_does_with_the_reason() {
 }
 
 fn stealing_events(actions: &[Action]) -> Vec<&[Value]> {
-    let event = |action| match action {
-        &Action::LogEvent { ref topic, ref msg } if topic.as_str() == Some("stealing") => msg.as_items(),
-        _ => None,
-    };
+    fn event(action: &Action) -> Option<&[Value]> {
+        match action {
+            Action::LogEvent { topic, msg } if topic.as_str() == Some("stealing") => msg.as_items(),
+            _ => None,
+        }
+    }
     actions.iter().filter_map(event).collect()
 }
 
