@@ -181,6 +181,7 @@ impl Reason {
 fn list(f: &mut Formatter<'_>, blockers: &[Blocker], total: usize) -> fmt::Result {
     write!(f, "{}", if blockers.is_empty() { "." } else { ":" })?;
     for Blocker { key, state, reason } in blockers {
+        let reason = reason.to_string().replace('\n', "\n  ");
         write!(f, "\n  {key} ({}): {reason}", state.name())?;
     }
     if total > blockers.len() && !blockers.is_empty() {
