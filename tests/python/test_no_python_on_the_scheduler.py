@@ -24,3 +24,30 @@ def test_a_dataframe_graph_fails_clearly_and_harms_nothing(client):
         frame.a.sum().compute()
     assert client.gather(running) == list(range(1, 51))
     assert client.submit(inc, 10).result(timeout=60) == 11
+
+
+def test_diagnostics_need_no_python(client, tmp_path):
+    from distributed import get_task_metadata, get_task_stream, performance_report, wait
+    from distributed.diagnostics.progressbar import TextProgressBar
+
+    with performance_report(filename=str(tmp_path / "report.html")), get_task_stream() as stream:
+        with get_task_metadata() as tasks:
+            futures = client.map(inc, range(10), pure=False)
+            assert TextProgressBar(futures)._last_response == {"all": 10, "remaining": 0, "status": "finished"}
+            wait(futures)
+    assert set(tasks.state.values()) == {"memory"} and len(stream.data) >= 10
+    assert "number of tasks: 10" in (tmp_path / "report.html").read_text()
+
+
+def test_what_needs_python_says_so(client):
+    from distributed import SchedulerPlugin
+
+    class Plugin(SchedulerPlugin):
+        name = "needs-python"
+
+    for call in (lambda: client.run_on_scheduler(inc, 1), lambda: client.register_plugin(Plugin())):
+        with pytest.raises(RuntimeError, match="--python or DASK_PYTHON"):
+            call()
+    with pytest.raises(ValueError, match="needs-python"):
+        client.unregister_scheduler_plugin("needs-python")
+    assert client.submit(inc, 1).result(timeout=60) == 2
