@@ -210,7 +210,8 @@ impl Desk {
         let worker = self.view.borrow().worker_address.clone();
         let answered = self.python.ask(request, worker.as_ref()).await;
         let answered = answered.map_err(|text| Refusal::Error(uncaught("RuntimeError", &text)))?;
-        if answered.restart && worker.is_some() {
+        // Also one that is only starting: it was given the environment of before.
+        if answered.restart {
             let reason = Some("nanny-plugin-restart".to_owned());
             self.restart(TimeoutAndReason { timeout: None, reason }).await?;
         }
