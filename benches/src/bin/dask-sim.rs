@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dask_benches::sim::cli::Args;
+use dask_benches::sim::memory::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
     match Args::parse().run() {

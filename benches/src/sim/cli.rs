@@ -1,19 +1,29 @@
 //! The command line of `dask-sim`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use dask_scheduler::state::{Config, Policy};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cluster::{Settings, run};
-use super::compare::Plan;
+use super::compare::{Measure, Plan};
 use super::graphs::{ALL, Graph};
+use super::log;
+use super::memory::live_bytes;
 use super::network::Network;
 use super::outcome::Outcome;
-use super::shape::Shape;
+use super::plot::ratios;
+use super::scale::{self, Cost, Size};
+use super::shape::{Shape, WORKERS_MAX};
 use super::table::{summary, table};
+use super::timeline::{html, svg};
 use super::workload::Workload;
+
+/// Most tasks of one size of `scale`.
+const TASKS_MAX: usize = 20_000_000;
 
 /// Runs task graphs on simulated clusters, in virtual time, with the real scheduler deciding.
 #[derive(Debug, Parser)]
@@ -31,6 +41,18 @@ enum Command {
     Run(RunArgs),
     /// Run graphs under both policies
     Compare(CompareArgs),
+    /// Measure what the scheduler's state costs per task as everything grows
+    Scale(ScaleArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ScaleArgs {
+    /// Sizes, as tasks x workers; each worker has two threads
+    #[arg(long = "size", value_delimiter = ',', value_parser = parse_size, default_value = "10000x10,100000x100,1000000x1000")]
+    sizes: Vec<Size>,
+    /// Who decides: upstream or native
+    #[arg(long, default_value_t = PolicyArg(Policy::default()))]
+    policy: PolicyArg,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,16 +69,19 @@ struct CompareArgs {
     /// Runs at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Where to write the table, and plots beside it; standard output if not given
+    /// Directory to write the plots to
     #[arg(long)]
-    out: Option<PathBuf>,
+    plots: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
     /// The graph (see `dask-sim graphs`)
+    #[arg(long, required_unless_present = "log", conflicts_with = "log")]
+    graph: Option<String>,
+    /// An event log, as `dask-scheduler --event-log` writes it
     #[arg(long)]
-    graph: String,
+    log: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Who decides: upstream or native
@@ -113,22 +138,67 @@ impl Args {
             }
             Command::Run(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Scale(args) => args.run(),
         }
     }
 }
 
 impl RunArgs {
     fn run(self) -> Result<(), String> {
-        let graph =
-            Graph::find(&self.graph).ok_or_else(|| format!("{:?} is no graph: see dask-sim graphs", self.graph))?;
-        let workload = graph.build(self.cluster.seed);
+        let workload = self.workload()?;
         let settings = self.cluster.settings(self.policy.0, self.timeline.is_some());
         let bar = progress(workload.tasks.len() as u64);
         let outcome = run(&workload, &settings, |done| bar.set_position(done)).map_err(|error| error.to_string())?;
         bar.finish_and_clear();
         print_outcome(&workload, &settings, &outcome);
+        if let Some(path) = &self.timeline {
+            let title = format!("{} on {}, {}", workload.name, settings.shape, self.policy);
+            let picture = svg(&workload, &settings.shape, &title, &outcome);
+            let plain = path.extension().is_some_and(|extension| extension == "svg");
+            write(path, &if plain { picture } else { html(&picture, &title) })?;
+        }
         Ok(())
     }
+
+    fn workload(&self) -> Result<Workload, String> {
+        if let Some(path) = &self.log {
+            let file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+            return log::read(&path.display().to_string(), BufReader::new(file)).map_err(|error| error.to_string());
+        }
+        let name = self.graph.as_deref().unwrap_or_default();
+        let graph = Graph::find(name).ok_or_else(|| format!("{name:?} is no graph: see dask-sim graphs"))?;
+        Ok(graph.build(self.cluster.seed))
+    }
+}
+
+impl ScaleArgs {
+    fn run(self) -> Result<(), String> {
+        println!("| tasks | workers | CPU of the state, us per task | bytes per task | events per task | virtual s |");
+        println!("|--:|--:|--:|--:|--:|--:|");
+        for size in self.sizes {
+            let bar = progress(size.tasks as u64);
+            let cost = scale::measure(size, self.policy.0, live_bytes, |done| bar.set_position(done))?;
+            bar.finish_and_clear();
+            let Cost { tasks, micros_per_task, bytes_per_task, events_per_task, makespan } = cost;
+            println!(
+                "| {tasks} | {} | {micros_per_task:.2} | {bytes_per_task:.0} | {events_per_task:.2} | {makespan:.0} |",
+                size.workers
+            );
+        }
+        Ok(())
+    }
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let wrong = || format!("{text:?} is no size such as 10000x10 (tasks x workers)");
+    let (tasks, workers) = text.split_once('x').ok_or_else(wrong)?;
+    let size = Size { tasks: tasks.parse().map_err(|_| wrong())?, workers: workers.parse().map_err(|_| wrong())? };
+    let possible = (1..=TASKS_MAX).contains(&size.tasks) && (1..=WORKERS_MAX).contains(&size.workers);
+    possible.then_some(size).ok_or_else(|| format!("{text:?}: 1 to {TASKS_MAX} tasks, 1 to {WORKERS_MAX} workers"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 impl CompareArgs {
@@ -144,7 +214,13 @@ impl CompareArgs {
         let plan = Plan { graphs, shapes: self.shapes, seeds: self.seeds, jobs: self.jobs, settings };
         let rows = plan.run(|| bar.inc(1))?;
         bar.finish_and_clear();
-        println!("{}\n{}", table(&rows), summary(&rows));
+        println!("{}\n{}", summary(&rows), table(&rows));
+        if let Some(directory) = &self.plots {
+            for measure in Measure::ALL {
+                let name = format!("{}.svg", measure.name().replace(' ', "-"));
+                write(&directory.join(name), &ratios(&rows, measure))?;
+            }
+        }
         Ok(())
     }
 }

@@ -44,7 +44,7 @@ pub struct Submission {
 }
 
 /// Tasks, and the graphs they come in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Workload {
     /// What it is called in reports.
     pub name: String,

@@ -63,6 +63,7 @@ fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<S
         preload: preload(args, |name| std::env::var(name).ok()),
         preload_argv: args.preload_argv.clone(),
         idle_timeout: plan.idle_timeout,
+        event_log: args.event_log.clone(),
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),
         logs: Some(log_source(logs)),
         ..SchedulerOptions::default()

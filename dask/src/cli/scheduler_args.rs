@@ -43,6 +43,9 @@ pub struct SchedulerArgs {
     /// File to write connection information, to be shared with workers and clients
     #[arg(long, default_value = "", hide_default_value = true)]
     pub scheduler_file: String,
+    /// File to record what is computed, for dask-sim to run again
+    #[arg(long, value_name = "FILE")]
+    pub event_log: Option<std::path::PathBuf>,
     /// Time of inactivity after which to close the scheduler, such as "5 minutes"
     #[arg(long)]
     pub idle_timeout: Option<String>,

@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
+use super::recording::Recording;
 use super::shuffles::Shuffles;
 use super::sidecar::hooks::Hooks;
 use super::task_stream::TaskStream;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) totals: Totals,
     pub(crate) shuffles: Shuffles,
     pub(crate) task_stream: TaskStream,
+    /// What is computed, if that is to be run again elsewhere.
+    pub(crate) recording: Option<Recording>,
     pub(super) trackers: Trackers,
     pub(super) hooks: Option<Hooks>,
     actions: Actions,
@@ -97,6 +100,7 @@ impl Core {
             task_stream: TaskStream::default(),
             trackers: Trackers::default(),
             hooks: None,
+            recording: None,
             actions: Actions::new(),
             retirements: HashMap::new(),
             status_listeners: Vec::new(),
@@ -109,6 +113,9 @@ impl Core {
 
     /// Feeds one event to the state and does what it decides.
     pub(crate) fn handle(&mut self, event: Event) {
+        if let Some(recording) = &mut self.recording {
+            recording.note(self.clock.now(), &event);
+        }
         match event {
             Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),
             Event::WorkerMessage { worker, message } if self.records_tasks() => {

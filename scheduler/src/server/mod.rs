@@ -17,6 +17,7 @@ mod listener;
 mod options;
 pub(crate) mod peers;
 mod periodic;
+mod recording;
 pub(crate) mod rpc;
 mod scheduler;
 mod shared;

@@ -44,6 +44,8 @@ pub struct SchedulerOptions {
     pub worker_ttl: Option<Duration>,
     /// Where to write the identity as JSON for others to find the scheduler; removed at close.
     pub scheduler_file: Option<PathBuf>,
+    /// Where to record what is computed, as JSON lines that `dask-sim` can run again; none for no recording.
+    pub event_log: Option<PathBuf>,
     /// RPC ops refused with an error (`scheduler.blocked-handlers`).
     pub blocked_handlers: Vec<String>,
     /// Recent log lines for `get_logs`, newest first; none answers with no lines.
@@ -74,6 +76,7 @@ impl Default for SchedulerOptions {
             idle_timeout: None,
             worker_ttl: Some(WORKER_TTL),
             scheduler_file: None,
+            event_log: None,
             blocked_handlers: Vec::new(),
             logs: None,
         }

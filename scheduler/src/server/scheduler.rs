@@ -20,6 +20,7 @@ use super::extensions::Extensions;
 use super::graphs::Graphs;
 use super::listener::{self, CONNECTIONS_MAX};
 use super::options::SchedulerOptions;
+use super::recording::Recording;
 use super::rpc::metadata::Metadata;
 use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
@@ -56,6 +57,14 @@ pub enum StartError {
     /// A preload module cannot be loaded.
     #[error("cannot start the scheduler: its preload modules cannot be loaded: {0}")]
     Preload(String),
+    /// The event log cannot be written.
+    #[error("cannot write the event log {path:?}: {error}")]
+    EventLog {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The scheduler file cannot be written.
     #[error("cannot write the scheduler file {path:?}: {error}")]
     SchedulerFile {
@@ -64,6 +73,12 @@ pub enum StartError {
         /// Why not.
         error: std::io::Error,
     },
+}
+
+fn recording(options: &SchedulerOptions) -> Result<Option<Recording>, StartError> {
+    let Some(path) = &options.event_log else { return Ok(None) };
+    let started = Recording::start(path).map_err(|error| StartError::EventLog { path: path.clone(), error });
+    started.map(Some)
 }
 
 impl Scheduler {
@@ -85,7 +100,11 @@ impl Scheduler {
         options.memory_policies.iter().for_each(|make| state.add_memory_policy(make()));
         info!(target: "distributed.scheduler", "State start");
         info!(target: "distributed.scheduler", "{RULE}");
-        let (driver, driving) = Driver::start(Core::new(state, clock));
+        let (driver, driving) = {
+            let mut core = Core::new(state, clock);
+            core.recording = recording(&options)?;
+            Driver::start(core)
+        };
         let intake = Intake::new(HelperOptions { python: options.python.clone(), ..HelperOptions::default() });
         let server = Arc::new(Server {
             id: format!("Scheduler-{}", Uuid::new_v4()),
