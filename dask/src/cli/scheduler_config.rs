@@ -1,6 +1,7 @@
 //! The scheduler's settings from dask's configuration variables and from options that override them.
 
 use clap::Args;
+use dask_scheduler::SchedulerOptions;
 use dask_scheduler::state::{Config, MemoryMeasure, Policy};
 
 use super::parse::{parse_timedelta, unquoted};
@@ -11,7 +12,7 @@ const PREFIX: &str = "DASK_DISTRIBUTED__SCHEDULER__";
 /// Options of `dask-scheduler` about how it schedules; each also has a variable of dask's configuration.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
-    /// How tasks are placed, held back and stolen: upstream or native
+    /// How tasks are placed, held back and stolen: native or upstream (as dask.distributed 2026.8.0) [default: native]
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
     /// Let idle workers take tasks from busy ones: true or false [default: true]
@@ -93,12 +94,12 @@ const SETTINGS: &[Setting] = &[
 ];
 
 impl ConfigArgs {
-    /// The default settings with those changed that an option or a variable names; options count more.
+    /// A scheduler's default settings with those changed that an option or a variable names; options count more.
     ///
     /// # Errors
     /// Naming the option or variable that cannot be read.
     pub fn config(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
-        let mut config = Config::default();
+        let mut config = SchedulerOptions::default().state;
         for setting in SETTINGS {
             let variable = format!("{PREFIX}{}", setting.variable);
             let (name, text) = match ((setting.option)(self), environment(&variable)) {
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn nothing_said_is_the_default() {
-        assert_eq!(config(&ConfigArgs::default(), &[]), Ok(Config::default()));
+        assert_eq!(config(&ConfigArgs::default(), &[]), Ok(SchedulerOptions::default().state));
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Default for SchedulerOptions {
             python: None,
             preload: Vec::new(),
             preload_argv: Vec::new(),
-            state: state::Config::default(),
+            // docs/scheduling.md compares the policies.
+            state: state::Config { policy: state::Policy::Native, ..state::Config::default() },
             memory_policies: Vec::new(),
             idle_timeout: None,
             worker_ttl: Some(WORKER_TTL),
