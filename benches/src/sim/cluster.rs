@@ -454,3 +454,56 @@ fn heartbeat_interval(workers: usize) -> f64 {
         more => 1.0 + more as f64 / 100.0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dask_scheduler::state::Policy;
+
+    use super::super::graphs::Graph;
+    use super::super::workload::Builder;
+    use super::*;
+
+    fn under(policy: Policy, workload: &Workload, shape: Shape) -> Outcome {
+        let mut settings = Settings::new(shape);
+        settings.scheduler.policy = policy;
+        Outcome { scheduler_cpu: 0.0, ..run(workload, &settings, |_| {}).expect("it ends") }
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_run() {
+        let workload = Graph::find("join").expect("a graph").build(1);
+        for policy in Policy::ALL {
+            let first = under(policy, &workload, Shape::even(3, 2));
+            assert_eq!(first, under(policy, &workload, Shape::even(3, 2)));
+            assert_eq!(first.tasks, workload.tasks.len() as u64);
+        }
+    }
+
+    #[test]
+    fn nothing_ends_before_the_lower_bound() {
+        let workload = Graph::find("rechunk").expect("a graph").build(0);
+        for (policy, shape) in [(Policy::Upstream, Shape::even(1, 4)), (Policy::Native, Shape::even(5, 3))] {
+            let bound = workload.lower_bound(shape.threads());
+            let makespan = under(policy, &workload, shape).makespan;
+            assert!(makespan >= bound, "{makespan} < {bound}");
+        }
+    }
+
+    #[test]
+    fn native_moves_less_of_what_is_used_in_pairs() {
+        let mut builder = Builder::new(0);
+        let source = builder.source("open", 0.4, 64_000_000);
+        let add = builder.layer("add", 0.2, 1_000);
+        let wanted = (0..200)
+            .map(|i| {
+                let inputs = [builder.add(&source, &[i, 0], &[]), builder.add(&source, &[i, 1], &[])];
+                builder.add(&add, &[i], &inputs)
+            })
+            .collect();
+        builder.submit(0.0, wanted);
+        let workload = builder.build("pairs");
+        let [upstream, native] = Policy::ALL.map(|policy| under(policy, &workload, Shape::even(5, 2)));
+        assert!(10 * native.bytes_moved < upstream.bytes_moved, "{native:?} {upstream:?}");
+        assert!(native.makespan <= upstream.makespan);
+    }
+}

@@ -15,7 +15,7 @@ const SECONDS_MAX: f64 = 86_400.0;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 enum Line {
-    Graph { at: f64, tasks: usize, wanted: Vec<String> },
+    Graph { at: f64, wanted: Vec<String> },
     Task { key: String, dependencies: Vec<String>, order: f64, source: bool },
     Finished { key: String, nbytes: u64, seconds: f64 },
     Worker {},
@@ -45,8 +45,8 @@ pub enum LogError {
 struct Reader {
     workload: Workload,
     numbers: FxHashMap<String, TaskNo>,
-    /// Keys that the graph being read wants, and how many of its tasks are to come.
-    open: Option<(Vec<String>, usize)>,
+    /// What the graph being read is for.
+    open: Option<Vec<String>>,
     finished: Vec<bool>,
 }
 
@@ -77,11 +77,11 @@ pub fn read(name: &str, log: impl BufRead) -> Result<Workload, LogError> {
 impl Reader {
     fn line(&mut self, line: Line) {
         match line {
-            Line::Graph { at, tasks, wanted } => {
+            Line::Graph { at, wanted } => {
                 self.close_graph();
                 let first = number(self.workload.tasks.len());
                 self.workload.submissions.push(Submission { at, first, end: first, wanted: Vec::new() });
-                self.open = Some((wanted, tasks));
+                self.open = Some(wanted);
             }
             Line::Task { key, dependencies, order, source } => self.task(key, &dependencies, order, source),
             Line::Finished { key, nbytes, seconds } => {
@@ -99,8 +99,9 @@ impl Reader {
 
     /// Dependencies may come later in the graph: every key gets its number on first sight.
     fn task(&mut self, key: String, dependencies: &[String], order: f64, source: bool) {
-        let Some((_, to_come)) = &mut self.open else { return };
-        *to_come = to_come.saturating_sub(1);
+        if self.open.is_none() {
+            return;
+        }
         let no = self.number(key);
         let dependencies: Vec<TaskNo> = dependencies.iter().map(|key| self.number(key.clone())).collect();
         let task = &mut self.workload.tasks[no as usize];
@@ -127,7 +128,7 @@ impl Reader {
     }
 
     fn close_graph(&mut self) {
-        let Some((wanted, _)) = self.open.take() else { return };
+        let Some(wanted) = self.open.take() else { return };
         let submission = self.workload.submissions.last_mut().expect("an open graph was submitted");
         submission.end = number(self.workload.tasks.len());
         submission.wanted = wanted.iter().filter_map(|key| self.numbers.get(key)).copied().collect();

@@ -235,3 +235,37 @@ fn order_tasks(tasks: &mut [SimTask], submission: &Submission) {
 pub fn number(position: usize) -> TaskNo {
     TaskNo::try_from(position).expect("a workload has fewer than 2^32 tasks")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_the_longest_chain_or_all_work() {
+        let mut builder = Builder::new(0);
+        builder.spread = 0.0;
+        let (long, short) = (builder.layer("long", 3.0, 1), builder.layer("short", 1.0, 1));
+        let first = builder.add(&long, &[0], &[]);
+        let mut wanted = vec![builder.add(&long, &[1], &[first])];
+        wanted.extend((0..6).map(|i| builder.add(&short, &[i], &[])));
+        builder.submit(2.0, wanted);
+        let workload = builder.build("bound");
+        assert_eq!(workload.critical_path(), 8.0, "two seconds pass before anything is known");
+        assert_eq!((workload.lower_bound(1), workload.lower_bound(100)), (12.0, 8.0));
+    }
+
+    #[test]
+    fn graphs_are_ordered_and_later_ones_may_read_earlier_ones() {
+        let mut builder = Builder::new(0);
+        let layer = builder.layer("x", 1.0, 1);
+        let first = builder.add(&layer, &[0], &[]);
+        builder.submit(0.0, vec![first]);
+        let middle = builder.add(&layer, &[1], &[first]);
+        let last = builder.add(&layer, &[2], &[middle]);
+        builder.submit(1.0, vec![last]);
+        let workload = builder.build("two");
+        assert!(workload.tasks[last as usize].order > workload.tasks[middle as usize].order);
+        let (tasks, keys) = workload.graph(&workload.submissions[1]);
+        assert_eq!((tasks.len(), keys), (2, vec![workload.tasks[last as usize].key.clone()]));
+    }
+}

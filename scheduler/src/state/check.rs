@@ -102,6 +102,8 @@ impl State {
         let address = &worker.address;
         assert_eq!(self.running.contains(&id), worker.is_running(), "{address}: in `running` iff running");
         assert_eq!(self.idle.running.contains(&self.workers, id), worker.is_running(), "{address}: ranked iff running");
+        let listed = self.idle.idle.contains(&self.workers, id);
+        assert_eq!(worker.is_idle, listed, "{address}: knows whether it is listed as idle");
         assert!(
             worker.is_running() || !self.idle.idle.contains(&self.workers, id),
             "{address}: idle only while running"

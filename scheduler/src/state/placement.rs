@@ -74,7 +74,7 @@ impl State {
             }
         }
         if !running {
-            self.idle.idle.set(&self.workers, id, false);
+            self.set_idle(id, false);
             self.saturated.swap_remove(&id);
             self.set_slot_ratio(id, None);
             Runtime::ALL.into_iter().for_each(|runtime| self.queue.unkeep(runtime, id));
@@ -104,13 +104,19 @@ impl State {
             let pending = occupancy * waiting / (processing as f64 * nthreads as f64);
             saturated = !idle && pending > SATURATED_PENDING && pending > SATURATED_RATIO * average;
         }
-        self.idle.idle.set(&self.workers, id, idle);
+        self.set_idle(id, idle);
         if saturated {
             self.saturated.insert(id);
         } else {
             self.saturated.swap_remove(&id);
         }
         self.update_slots(id);
+    }
+
+    fn set_idle(&mut self, id: WorkerId, idle: bool) {
+        if std::mem::replace(&mut self.workers[id].is_idle, idle) != idle {
+            self.idle.idle.set(&self.workers, id, idle);
+        }
     }
 
     /// Whether a worker has less to do than it could (`is_unoccupied`).

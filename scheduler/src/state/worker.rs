@@ -76,6 +76,8 @@ pub(super) struct Worker {
     pub(super) network_occupancy: u128,
     /// Place among all workers in order of address.
     pub(super) rank: u32,
+    /// Whether it is among the idle workers: the list itself is only searched when this changes.
+    pub(super) is_idle: bool,
     /// Its ratio in the index of workers with free slots, if it is there.
     pub(super) slot_ratio: Option<u64>,
     /// Scratch of placement: the round in which `held` was last used.
@@ -118,6 +120,7 @@ impl Worker {
             nbytes: 0,
             network_occupancy: 0,
             rank: 0,
+            is_idle: false,
             slot_ratio: None,
             mark: 0,
             held: 0,
