@@ -50,7 +50,7 @@ struct Reader {
     finished: Vec<bool>,
 }
 
-/// Reads a log. Tasks that never finished are taken to last and weigh nothing; keys that nobody computes are left out, and
+/// Reads a log. Tasks that never finished are taken to last and weigh nothing, as are keys that no graph computes; and
 /// of a key that comes twice the first counts.
 ///
 /// # Errors
