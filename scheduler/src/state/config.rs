@@ -88,7 +88,7 @@ pub struct Config {
     pub memory_terminate: bool,
     /// Transitions kept for `story` (`admin.low-level-log-length`).
     pub transition_log_length: usize,
-    /// Choices of workers, and incidents, each kept for [`super::State::explain`]; about 250 bytes each once used, none
+    /// Choices of workers, and incidents, each kept for [`super::State::explain`]; about 150 bytes each once used, none
     /// for 0.
     pub decision_log_length: usize,
     /// Whether [`super::State::check`] runs after every event (`validate`).

@@ -282,6 +282,11 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_is_small() {
+        assert!(size_of::<Decision>() <= 152, "{} bytes", size_of::<Decision>());
+    }
+
+    #[test]
     fn nothing_is_kept_when_switched_off() {
         let mut decisions = Decisions::new(0);
         decisions.note(0, -1, 0.0, WorkerId(2), &Considered::default());
