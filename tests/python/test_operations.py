@@ -79,7 +79,7 @@ def test_memory_is_sampled(client):
         client.submit(inc, 1, pure=False).result(timeout=RESULT_TIMEOUT)
         time.sleep(0.3)
     samples = sampler.samples["memory"]
-    assert len(samples) >= 3 and all(bytes_ > 0 for _, bytes_ in samples)
+    assert samples and all(bytes_ > 0 for _, bytes_ in samples)
 
 
 def test_scaling_is_advised(client, n_workers):
