@@ -310,7 +310,7 @@ def versions(body, frames):
 
 
 class SchedulerStandIn:
-    """What ``dask_scheduler`` is for functions and plugins: facts about the scheduler, and what a helper can do itself."""
+    """What the scheduler is for plugins that bring modules: facts, and what a helper can do itself."""
 
     def __init__(self, body):
         self.local_directory = body["directory"]
@@ -319,8 +319,7 @@ class SchedulerStandIn:
 
     def __getattr__(self, name):
         raise AttributeError(
-            "dask-rs: the scheduler is a native program; Python code on it runs in a process beside it, where the "
-            "scheduler has no %r" % name
+            "dask-rs: the scheduler is a native program; this process builds its graphs, and has no scheduler's %r" % name
         )
 
     async def upload_file(self, filename, data, load=True):
@@ -349,24 +348,13 @@ def settle(result):
 
 
 def start_plugin(body, frames):
-    from distributed.diagnostics.plugin import SchedulerPlugin
+    """Starts a plugin that brings modules. Its hooks are another process's affair."""
     from distributed.protocol import pickle
 
     plugin = pickle.loads(frames[body["plugin"]])
-    hooks = [name for name, hook in vars(SchedulerPlugin).items() if callable(hook) and not name.startswith("_")]
-    called = [name for name in hooks if name != "start" and is_overridden(plugin, SchedulerPlugin, name)]
-    if called:
-        raise NotImplementedError(
-            "dask-rs: the scheduler is a native program and does not call the hooks of scheduler plugins, but %s has %s"
-            % (type(plugin).__name__, ", ".join(called))
-        )
     if hasattr(plugin, "start"):
         settle(plugin.start(SchedulerStandIn(body)))
     return Reply()
-
-
-def is_overridden(instance, base, name):
-    return getattr(type(instance), name, None) not in (None, getattr(base, name))
 
 
 def write_dump(body, frames):

@@ -139,10 +139,11 @@ impl HelperPool {
         WriteDump::read(&reply)
     }
 
-    /// Starts a pickled scheduler plugin in this and every later helper: uploaded files are importable from then on.
+    /// Starts a pickled scheduler plugin in this and every later helper: the modules that it brings are importable from
+    /// then on.
     ///
     /// # Errors
-    /// [`HelperError`]: the plugin's exception, that it has hooks (nobody would call them), or what is wrong with the helpers.
+    /// [`HelperError`]: the plugin's exception, or what is wrong with the helpers.
     pub async fn start_plugin(&self, plugin: Bytes, facts: &Value) -> Result<(), HelperError> {
         let frames = StartPlugin::frames(plugin, &StandIn { facts, directory: self.directory()? })?;
         if self.plugins().len() >= PLUGINS_MAX {
