@@ -272,7 +272,8 @@ impl<'a> Cluster<'a> {
     fn tell_client(&mut self, message: SchedulerToClient) {
         match message {
             SchedulerToClient::KeyInMemory(message) => {
-                if self.wanted.remove(&task_of(&self.numbers, &message.key)) {
+                let was_awaited = self.wanted.remove(&task_of(&self.numbers, &message.key));
+                if was_awaited {
                     self.outcome.makespan = self.now + self.settings.network.latency;
                 }
             }

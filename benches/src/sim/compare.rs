@@ -116,6 +116,9 @@ pub struct Plan {
     pub settings: Settings,
 }
 
+/// The number of a piece of work, and what came of it.
+type Done = (usize, Result<Vec<Row>, String>);
+
 impl Plan {
     /// Runs everything; `progress` is told of each graph that is done with one seed.
     ///
@@ -124,7 +127,7 @@ impl Plan {
     pub fn run(&self, progress: impl Fn() + Sync) -> Result<Vec<Row>, String> {
         let seeds = usize::try_from(self.seeds.max(1)).unwrap_or(usize::MAX);
         let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<(usize, Result<Vec<Row>, String>)>> = Mutex::new(Vec::new());
+        let done: Mutex<Vec<Done>> = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
@@ -177,7 +180,6 @@ impl Plan {
 }
 
 /// The geometric mean of a measure's ratios.
-#[expect(clippy::cast_precision_loss, reason = "a table has few rows")]
 pub fn geometric_mean<'a>(rows: impl IntoIterator<Item = &'a Row>, measure: Measure) -> f64 {
     let (sum, count) =
         rows.into_iter().fold((0.0, 0_u32), |(sum, count), row| (sum + row.ratio(measure).ln(), count + 1));

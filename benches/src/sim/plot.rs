@@ -32,12 +32,12 @@ pub fn ratios(rows: &[Row], measure: Measure) -> String {
         let (low, high) = all.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
         let y = 34.0 + LINE * position as f64;
         let fill = if mean <= 1.0 { "#5b8fb9" } else { "#c98a5b" };
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
              <rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"12\" fill=\"{fill}\"/>\
              <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#333\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{mean:.2}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\">{mean:.2}</text>",
             LEFT - 6.0,
             y + 10.0,
             escape(graph),

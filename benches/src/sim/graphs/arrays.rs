@@ -1,5 +1,7 @@
 //! What dask.array and xarray make.
 
+#![expect(clippy::needless_range_loop, reason = "blocks are named by their row and column")]
+
 use super::{MB, SMALL};
 use crate::sim::workload::{Builder, Layer, TaskNo};
 

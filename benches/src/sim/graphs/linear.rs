@@ -1,5 +1,7 @@
 //! Linear algebra on blocks.
 
+#![expect(clippy::needless_range_loop, reason = "blocks are named by their row and column")]
+
 use super::{MB, SMALL};
 use crate::sim::workload::{Builder, TaskNo};
 
