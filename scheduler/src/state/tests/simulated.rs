@@ -1,6 +1,6 @@
 //! Faults that simulated clusters brought up, each in its smallest form.
 
-use super::super::TaskState::{Erred, NoWorker, Processing, Queued, Waiting};
+use super::super::TaskState::{Erred, NoWorker, Processing, Waiting};
 use super::super::testing::{CLIENT, Kit, address, annotated, release_worker_data, task, task_of, worker};
 use super::super::{Config, Event, NewTask, NewWorker};
 use dask_protocol::message::{SchedulerToWorker, WorkerStatus};
@@ -88,7 +88,7 @@ fn worker_retired_twice_in_vain_runs_again() {
 }
 
 #[test]
-fn task_that_was_to_err_but_is_retried_first_keeps_its_waiters() {
+fn task_killed_while_an_actor_that_reads_it_is_lost_stays_erred_with_all_that_wait() {
     let config = Config { allowed_failures: 0, ..Config::default() };
     let mut kit = Kit::with(config, &[1]);
     let actor = NewTask { actor: true, ..task_of("a", &["r"]) };
@@ -98,9 +98,10 @@ fn task_that_was_to_err_but_is_retried_first_keeps_its_waiters() {
     }
     kit.submit(vec![task_of("x", &["r"]), task_of("w", &["x", "b"])], &["w"]);
     kit.assert_states([("r", Some(Processing)), ("x", Some(Waiting)), ("w", Some(Waiting))]);
-    // Its death errs `r`, and the loss of the actor has `r` made again in the same round.
+    // The worker's death errs `r`; the losses of the actor and of `b` in the same round do not bring it back, and leave
+    // nobody waiting for it.
     kit.lose(1);
-    kit.assert_states([("r", Some(Queued)), ("x", Some(Waiting)), ("w", Some(Waiting))]);
+    kit.assert_states([("r", Some(Erred)), ("b", Some(Erred)), ("x", Some(Erred)), ("w", Some(Erred))]);
 }
 
 #[test]
