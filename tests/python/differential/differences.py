@@ -185,8 +185,6 @@ def refused_inputs(after: After) -> bool:
     )
 
 
-ENDS = [cancel_of_the_unwanted, loose_resources, loose_without_workers, waits_for_erred, refused_inputs]
-
 def actors_left_behind(after: After) -> bool:
     """actors left behind: upstream goes on counting an actor for the worker to which it was sent, when it is called off
     before it ran there; that worker gets fewer actors from then on."""
