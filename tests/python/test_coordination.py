@@ -20,19 +20,11 @@ from distributed import (
     wait,
     warn as dask_warn,
 )
-
-RESULT_TIMEOUT = 60
+from waiting import RESULT_TIMEOUT, eventually
 
 
 def inc(x):
     return x + 1
-
-
-def eventually(condition, what="the condition"):
-    deadline = time.monotonic() + RESULT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.02)
 
 
 def test_versions_are_checked(client):

@@ -19,8 +19,7 @@ from distributed import (
 from distributed.diagnostics.eventstream import eventstream
 from distributed.diagnostics.progress_stream import progress_stream
 from distributed.diagnostics.progressbar import MultiProgressBar, TextProgressBar
-
-RESULT_TIMEOUT = 60
+from waiting import RESULT_TIMEOUT, eventually
 
 
 def inc(x):
@@ -34,13 +33,6 @@ def slowinc(x, delay=0.02):
 
 def fail(x):
     raise ValueError(f"bad value {x}")
-
-
-def eventually(condition, what="the condition"):
-    deadline = time.monotonic() + RESULT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.02)
 
 
 def test_progress_is_drawn_until_all_is_done(client, capsys):

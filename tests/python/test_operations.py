@@ -7,8 +7,7 @@ import pytest
 from distributed import wait
 from distributed.core import connect
 from distributed.diagnostics import MemorySampler
-
-RESULT_TIMEOUT = 60
+from waiting import RESULT_TIMEOUT, eventually
 
 
 def inc(x):
@@ -17,13 +16,6 @@ def inc(x):
 
 def fail_on(x):
     raise ValueError(f"bad value {x}")
-
-
-def eventually(condition, what="the condition"):
-    deadline = time.monotonic() + RESULT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.02)
 
 
 def call(client, op, **arguments):

@@ -1,25 +1,16 @@
 """Python that clients run on the scheduler: functions, plugins, uploaded files, feeds of their own."""
 
 import os
-import time
 
 import pytest
 from distributed import Client, SchedulerPlugin, get_worker, wait
 from distributed.core import connect
 from distributed.protocol.pickle import dumps
-
-RESULT_TIMEOUT = 60
+from waiting import RESULT_TIMEOUT, eventually
 
 
 def inc(x):
     return x + 1
-
-
-def eventually(condition, what="the condition"):
-    deadline = time.monotonic() + RESULT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.02)
 
 
 def test_a_function_on_the_scheduler(client):

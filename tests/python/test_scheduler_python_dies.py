@@ -6,19 +6,11 @@ import time
 import pytest
 from dask import delayed
 from distributed import Client, SchedulerPlugin
-
-RESULT_TIMEOUT = 60
+from waiting import RESULT_TIMEOUT, eventually
 
 
 def inc(x):
     return x + 1
-
-
-def eventually(condition, what="the condition"):
-    deadline = time.monotonic() + RESULT_TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.02)
 
 
 class Counter(SchedulerPlugin):

@@ -50,9 +50,7 @@ impl State {
     /// Seconds to bring to a worker what the task's dependencies miss there (`get_comm_cost`).
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(super) fn comm_cost(&self, task: TaskId, worker: WorkerId) -> Seconds {
-        let dependencies = self.tasks[task].dependencies.iter();
-        let missing = dependencies.filter(|dep| !self.tasks[*dep].who_has.contains(worker));
-        missing.map(|dep| u128::from(self.nbytes(dep))).sum::<u128>() as f64 / self.bandwidth
+        self.missing_bytes(task, worker) as f64 / self.bandwidth
     }
 
     /// Bytes of the task's dependencies that a worker does not have.
