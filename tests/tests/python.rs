@@ -12,7 +12,12 @@ fn a_python_client_on_two_of_our_workers() {
         "test_hardware.py",
         "test_compatibility_table.py",
     ]);
-    cluster.pytest(&["test_workers_restart.py", "test_nannies.py", "test_workers_die.py"]);
+    cluster.pytest(&[
+        "test_workers_restart.py",
+        "test_nannies.py",
+        "test_workers_die.py",
+        "test_scheduler_python_dies.py",
+    ]);
 }
 
 #[test]
