@@ -206,12 +206,15 @@ impl Cluster {
     /// # Panics
     /// With pytest's output and the logs of all processes, unless every test passes.
     pub fn pytest(&self, arguments: &[&str]) {
+        let workers: Vec<String> = self.workers.iter().map(|worker| worker.id().to_string()).collect();
         let output = Command::new(&self.python)
             .args(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--durations=5"])
             .args(arguments)
             .current_dir(programs())
             .env("DASK_TEST_SCHEDULER", &self.address)
             .env("DASK_TEST_WORKERS", self.workers.len().to_string())
+            .env("DASK_TEST_SCHEDULER_PID", self.scheduler.id().to_string())
+            .env("DASK_TEST_WORKER_PIDS", workers.join(","))
             .stdin(Stdio::null())
             .output()
             .expect("the environment's python starts");

@@ -33,6 +33,13 @@ fn a_python_client_on_one_worker_of_each() {
     cluster.pytest(&["test_client.py", "test_coordination.py", "test_diagnostics.py", "test_workers_die.py"]);
 }
 
+/// Some 160 operations; `.ci/run chaos` has it do 1,000.
+#[test]
+fn eight_clients_while_workers_are_killed() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours, WorkerKind::Ours], &[]);
+    cluster.pytest(&["-s", "test_chaos.py"]);
+}
+
 #[test]
 fn modules_are_preloaded_with_their_arguments() {
     let mut cluster = Cluster::start(&[], &["--preload", "preloaded", "--", "--mark", "on-scheduler"]);

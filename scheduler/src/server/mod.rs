@@ -26,6 +26,7 @@ mod sidecar;
 mod task_stream;
 mod trackers;
 mod versions;
+mod while_there;
 mod worker_stream;
 
 pub(crate) use self::core::{Core, Totals};

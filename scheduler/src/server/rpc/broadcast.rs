@@ -125,7 +125,9 @@ pub(crate) async fn to_peers(
     let calls = targets.into_iter().map(|(name, address)| {
         let request = &request;
         async move {
-            let answered = server.pool.call_message(&address, request).await;
+            // The name is the worker's, also where its nanny is called: that one may go on without it.
+            let call = server.pool.call_message(&address, request);
+            let answered = if name == address { server.while_there(&address, call).await } else { call.await };
             (name, address, answered)
         }
     });

@@ -36,7 +36,7 @@ pub(crate) async fn gather(server: &Server, request: &Request) -> Reply {
     let mut lost: HashSet<Address> = HashSet::new();
     while !wanted.is_empty() {
         let plan = plan(server, &mut wanted, &tried, &lost, &mut failed).await?;
-        let fetches = plan.into_iter().map(|(worker, keys)| fetch(&server.pool, worker, keys, &serializers));
+        let fetches = plan.into_iter().map(|(worker, keys)| fetch(server, worker, keys, &serializers));
         for (worker, keys, fetched) in join_all(fetches).await {
             match fetched {
                 Ok(values) => {
@@ -130,8 +130,8 @@ impl From<CommError> for Failed {
 
 type Fetched = (Address, Vec<Key>, Result<Vec<(Key, Value)>, Failed>);
 
-async fn fetch(pool: &ConnectionPool, worker: Address, keys: Vec<Key>, serializers: &Value) -> Fetched {
-    let fetched = get_data(pool, &worker, &keys, serializers).await;
+async fn fetch(server: &Server, worker: Address, keys: Vec<Key>, serializers: &Value) -> Fetched {
+    let fetched = server.while_there(&worker, get_data(&server.pool, &worker, &keys, serializers)).await;
     (worker, keys, fetched)
 }
 

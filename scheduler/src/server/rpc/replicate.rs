@@ -152,7 +152,9 @@ struct Gathered {
 pub(crate) async fn gather_on_workers(server: &Server, plan: FetchPlan) -> Result<usize, Failure> {
     let calls = plan.into_iter().map(|(worker, wanted)| async move {
         let keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
-        let gathered = server.pool.call::<_, Gathered>(&worker, "gather", &Gather { who_has: Pairs(wanted) }).await;
+        let wanted = Gather { who_has: Pairs(wanted) };
+        let call = server.pool.call::<_, Gathered>(&worker, "gather", &wanted);
+        let gathered = server.while_there(&worker, call).await;
         (worker, keys, gathered)
     });
     let mut copied = 0;
@@ -204,8 +206,9 @@ pub(crate) async fn free_on_workers(server: &Server, surplus: IndexMap<Address, 
     let calls = surplus.into_iter().map(|(worker, keys)| {
         let stimulus_id = stimulus_id.as_str();
         async move {
-            let freed =
-                server.pool.call::<_, Value>(&worker, "free_keys", &FreeKeys { keys: &keys, stimulus_id }).await;
+            let surplus = FreeKeys { keys: &keys, stimulus_id };
+            let call = server.pool.call::<_, Value>(&worker, "free_keys", &surplus);
+            let freed = server.while_there(&worker, call).await;
             (worker, keys, freed)
         }
     });

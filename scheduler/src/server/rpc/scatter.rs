@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dask_protocol::message::{Pairs, Request, StimulusId, UpdateData, WorkerStatus};
-use dask_protocol::{Address, Key, Value};
+use dask_protocol::{Address, CommError, Key, Value};
 use futures::future::join_all;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::shared::Server;
@@ -111,24 +112,55 @@ struct WorkerUpdated {
 
 type Placed = Vec<(Key, Vec<Address>, i64)>;
 
-/// Sends each value to one worker, round-robin, all workers at once.
+/// Sends each value to one worker, round-robin. What a worker that is lost meanwhile did not take goes to the others.
+///
+/// # Errors
+/// The last worker's, when none is left.
 async fn send(server: &Server, workers: &[Address], data: Vec<(Key, Value)>) -> Result<Placed, Failure> {
     let start = ROUND_ROBIN.fetch_add(data.len(), Ordering::Relaxed);
-    let mut shares: IndexMap<&Address, Vec<(Key, Value)>> = IndexMap::new();
-    for (i, entry) in data.into_iter().enumerate() {
-        shares.entry(&workers[start.wrapping_add(i) % workers.len()]).or_default().push(entry);
-    }
-    let calls = shares.into_iter().map(|(worker, share)| async move {
-        let updated: WorkerUpdated =
-            server.pool.call(worker, "update_data", &WorkerUpdate { data: Pairs(share) }).await?;
-        Ok::<_, Failure>((worker, updated.nbytes))
-    });
+    let (mut targets, mut waiting) = (workers.to_vec(), data);
     let mut placed = Placed::new();
-    for outcome in join_all(calls).await {
-        let (worker, nbytes) = outcome?;
-        placed.extend(nbytes.into_iter().map(|(key, bytes)| (key, vec![worker.clone()], bytes)));
+    // Each round but the last loses a worker.
+    loop {
+        let mut shares: IndexMap<&Address, Vec<(Key, Value)>> = IndexMap::new();
+        for (i, entry) in waiting.into_iter().enumerate() {
+            shares.entry(&targets[start.wrapping_add(i) % targets.len()]).or_default().push(entry);
+        }
+        let calls = shares.into_iter().map(|(worker, share)| send_share(server, worker.clone(), Pairs(share)));
+        let (mut lost, mut failure) = (Vec::new(), None);
+        waiting = Vec::new();
+        for outcome in join_all(calls).await {
+            match outcome {
+                Ok(share) => placed.extend(share),
+                Err((worker, share, error)) => {
+                    warn!(target: "distributed.scheduler", "Worker {worker} did not take scattered values: {error}");
+                    lost.push(worker);
+                    waiting.extend(share);
+                    failure = Some(error);
+                }
+            }
+        }
+        let Some(failure) = failure else { return Ok(placed) };
+        targets.retain(|worker| !lost.contains(worker));
+        if targets.is_empty() {
+            return Err(failure);
+        }
     }
-    Ok(placed)
+}
+
+/// Sends one worker its share; with the error comes back what it did not take.
+async fn send_share(
+    server: &Server,
+    worker: Address,
+    share: Pairs<Key, Value>,
+) -> Result<Placed, (Address, Vec<(Key, Value)>, Failure)> {
+    let update = WorkerUpdate { data: share };
+    let call = server.pool.call(&worker, "update_data", &update);
+    let answer: Result<WorkerUpdated, CommError> = server.while_there(&worker, call).await;
+    match answer {
+        Ok(updated) => Ok(updated.nbytes.into_iter().map(|(key, bytes)| (key, vec![worker.clone()], bytes)).collect()),
+        Err(error) => Err((worker, update.data.0, error.into())),
+    }
 }
 
 /// `update_data`: a client has put values onto workers itself.
