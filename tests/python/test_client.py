@@ -72,6 +72,26 @@ def test_keys_of_every_kind(client):
         del future
 
 
+def test_numpy_numbers_in_keys(client):
+    x = np.arange(100).reshape(10, 10)
+    picked = da.from_array(x, chunks=(3, 4)).vindex[[0, 5, 9], [1, 8, 8]]
+    assert any(isinstance(part, np.integer) for key in picked.__dask_graph__() for part in key)
+    assert picked.compute().tolist() == x[[0, 5, 9], [1, 8, 8]].tolist()
+
+    key = ("numbered", np.int64(3))
+    assert client.get({key: (operator.neg, 5), "twice": (operator.mul, 2, key)}, "twice") == -10
+
+
+def test_tasks_may_write_into_the_arrays_of_their_graph(client):
+    da.ones((10, 10), chunks=5).store(np.zeros((10, 10)))
+
+    def write(target):
+        target[0] = 7
+        return target
+
+    assert client.submit(write, np.zeros(3)).result().tolist() == [7, 0, 0]
+
+
 def test_delayed_load_process_summarize(client):
     @delayed
     def load(i):

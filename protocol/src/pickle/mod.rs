@@ -16,6 +16,7 @@ mod instance;
 mod intake;
 mod legacy;
 mod map_expr;
+mod numpy_scalar;
 mod opcode;
 mod plain;
 mod reader;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, Node, NodeId, TRUE};
 use super::error::PickleError;
 use super::graph::NodeClass;
+use super::numpy_scalar::scalar_key;
 use crate::key::{KEY_DEPTH_MAX, Key};
 
 /// Module of dask's graph nodes.
@@ -88,6 +89,7 @@ impl<'a> TaskReader<'a> {
                 check_max("a key size", size, KEY_PARTS_MAX)?;
                 (Key::tuple(parts), size)
             }
+            Node::Reduce { .. } => (scalar_key(self.arena, id).ok_or_else(odd)?, 1),
             _ => return Err(odd()),
         };
         if self.arena.is_shared(id) {

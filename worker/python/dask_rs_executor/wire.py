@@ -61,13 +61,18 @@ class Packed:
         if frames and "compression" in self.header:
             frames = decompress(self.header, frames)
         if "pickled-obj" in self.header:
-            return pickle.loads(self.header["pickled-obj"], buffers=frames)
+            return pickle.loads(self.header["pickled-obj"], buffers=[_writable(frame) for frame in frames])
         return merge_and_deserialize(self.header, frames)
 
     def relay(self):
         """The same data for an outgoing message; None once it is decoded."""
         with self._lock:
             return None if self._loaded else Serialized(self.header, self.frames)
+
+
+def _writable(frame):
+    """``frame``, or a copy that arrays may live in: tasks write into what they are given, as in upstream's workers."""
+    return bytearray(frame) if memoryview(frame).readonly else frame
 
 
 class Sealed(Serialized):
