@@ -34,6 +34,7 @@ pub use dask_client::{
 pub use dask_macros::task;
 pub use dask_protocol::{Address, Key, Value};
 pub use dask_scheduler::{Scheduler, SchedulerOptions};
+pub use dask_worker::native::is_cancelled;
 
 /// What `#[dask::task]` expands to; not for direct use.
 #[doc(hidden)]

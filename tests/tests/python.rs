@@ -33,6 +33,15 @@ fn a_python_client_on_one_worker_of_each() {
     cluster.pytest(&["test_client.py", "test_coordination.py", "test_diagnostics.py", "test_workers_die.py"]);
 }
 
+#[test]
+fn tasks_end_at_their_timeout_and_when_they_are_cancelled() {
+    let mut cluster = Cluster::start(&[], &[]);
+    for _ in 0..2 {
+        cluster.add_worker_with(WorkerKind::Ours, &["--interrupt-grace", "1s"]);
+    }
+    cluster.pytest(&["test_timeouts.py"]);
+}
+
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {

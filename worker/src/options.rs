@@ -88,6 +88,11 @@ pub struct WorkerOptions {
     pub lifetime: Option<Duration>,
     /// Memory fraction at which the worker pauses (`distributed.worker.memory.pause`); `None` for never.
     pub pause_fraction: Option<f64>,
+    /// Whether a running task that nobody wants any more is interrupted; else it runs on and its result is dropped, as
+    /// upstream does.
+    pub interrupt_cancelled: bool,
+    /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced.
+    pub interrupt_grace: Duration,
     /// The native tasks this worker can run.
     pub registry: Registry,
     /// Recent log records, for `get_logs`.
@@ -125,6 +130,8 @@ impl WorkerOptions {
             death_timeout: None,
             lifetime: None,
             pause_fraction: Some(PAUSE_FRACTION_DEFAULT),
+            interrupt_cancelled: true,
+            interrupt_grace: Duration::from_secs_f64(crate::state::INTERRUPT_GRACE_DEFAULT),
             registry: Registry::from_binary()?,
             logs: LogRing::new(),
             on_registered: None,

@@ -81,6 +81,19 @@ impl Store {
         }
     }
 
+    /// Keys whose only form is the one in the Python process.
+    pub fn only_in_python(&self) -> Vec<Key> {
+        let only = |stored: &Stored| stored.in_python && stored.payload.is_none() && stored.native.is_none();
+        self.values.iter().filter(|entry| only(entry.value())).map(|entry| entry.key().clone()).collect()
+    }
+
+    /// Adds a serialised form to a value, of any size.
+    pub fn keep_copy(&self, key: &Key, payload: Payload) {
+        if let Some(mut entry) = self.values.get_mut(key) {
+            entry.payload = Some(payload);
+        }
+    }
+
     /// Forgets what was only in the Python process; returns the keys.
     pub fn lose_python(&self) -> Vec<Key> {
         let mut lost = Vec::new();

@@ -325,8 +325,11 @@ impl<'a> Cluster<'a> {
                 self.note_memory();
             }
             worker::Action::Illegal { reason } => panic!("the scheduler sent what it must not: {reason}"),
-            // Python cannot interrupt a running task.
-            worker::Action::CancelExecution { .. } | worker::Action::Close { .. } => {}
+            // Nobody cancels, and no task here has a limit.
+            worker::Action::CancelExecution { .. }
+            | worker::Action::InterruptExecution { .. }
+            | worker::Action::ReplaceExecutor { .. }
+            | worker::Action::Close { .. } => {}
         }
     }
 

@@ -238,6 +238,8 @@ impl Command<'_> {
             tls_files: tls_files.map(|paths| TlsFiles { ca: paths.ca, cert: paths.cert, key: paths.key }),
             death_timeout: plan.death_timeout,
             lifetime: plan.staggered_lifetime(chance()),
+            interrupt_cancelled: !self.args.no_interrupt_cancelled,
+            interrupt_grace: plan.interrupt_grace.unwrap_or(defaults.interrupt_grace),
             logs: self.logs.clone(),
             on_registered,
             ..defaults

@@ -89,6 +89,12 @@ pub struct WorkerArgs {
     /// Do not restart the worker after its lifetime lapses (the default)
     #[arg(long, overrides_with = "lifetime_restart")]
     pub no_lifetime_restart: bool,
+    /// Let a running task that nobody wants any more run on, as upstream does; else it is interrupted
+    #[arg(long)]
+    pub no_interrupt_cancelled: bool,
+    /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced; default: 5s
+    #[arg(long, value_name = "DURATION")]
+    pub interrupt_grace: Option<String>,
     /// Scheduler SNI (if different from scheduler hostname)
     #[arg(long)]
     pub scheduler_sni: Option<String>,

@@ -42,6 +42,8 @@ pub struct WorkerPlan {
     pub death_timeout: Option<Duration>,
     /// When to close, before the random part.
     pub lifetime: Option<Duration>,
+    /// How long an interrupted task may go on; the worker's default when absent.
+    pub interrupt_grace: Option<Duration>,
     /// The random part, in either direction.
     pub lifetime_stagger: Duration,
     /// What its nanny must pass on to the process: the ports, as `--worker-port` takes them.
@@ -82,6 +84,7 @@ impl Plan {
         };
         let death_timeout = duration("--death-timeout", &args.death_timeout)?;
         let lifetime = duration("--lifetime", &args.lifetime)?;
+        let interrupt_grace = duration("--interrupt-grace", &args.interrupt_grace)?;
         let lifetime_stagger = duration("--lifetime-stagger", &args.lifetime_stagger)?.unwrap_or_default();
         let resources = args.resources.as_deref().map(parse::parse_resources).transpose()?.unwrap_or_default();
         let own_ip = outgoing_ip(towards).to_string();
@@ -110,6 +113,7 @@ impl Plan {
                 resources: resources.clone(),
                 death_timeout,
                 lifetime,
+                interrupt_grace,
                 lifetime_stagger,
                 worker_ports: share.worker,
                 name_text,
@@ -173,11 +177,16 @@ impl WorkerPlan {
         option("--resources", args.resources.as_deref());
         option("--death-timeout", args.death_timeout.as_deref());
         option("--lifetime", args.lifetime.as_deref());
+        option("--interrupt-grace", args.interrupt_grace.as_deref());
         option("--lifetime-stagger", args.lifetime_stagger.as_deref());
         option("--scheduler-sni", args.scheduler_sni.as_deref());
         option("--python", args.python.as_deref());
         option("--log-level", args.log_level.as_deref());
-        let flags = [(args.no_dashboard, "--no-dashboard"), (args.lifetime_restart, "--lifetime-restart")];
+        let flags = [
+            (args.no_dashboard, "--no-dashboard"),
+            (args.lifetime_restart, "--lifetime-restart"),
+            (args.no_interrupt_cancelled, "--no-interrupt-cancelled"),
+        ];
         out.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
         out.extend(args.tls.to_args());
         out.extend(args.preload.iter().map(|module| format!("--preload={module}")));

@@ -300,6 +300,8 @@ pub struct Annotations {
     pub stealable: Option<bool>,
     /// Span ids, outermost first; empty for the default span.
     pub span_ids: Vec<String>,
+    /// Seconds after which a worker of ours interrupts the task (`timeout`).
+    pub timeout: Option<f64>,
     /// All annotations as they are echoed to the worker; a map.
     pub echoed: Value,
 }

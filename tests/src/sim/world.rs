@@ -395,7 +395,9 @@ impl World {
                 }
                 self.effects.push(Effect::Started { worker: no, key, run: run_id, interrupted: false });
             }
-            Action::CancelExecution { key, run_id } => {
+            Action::CancelExecution { key, run_id }
+            | Action::InterruptExecution { key, run_id, .. }
+            | Action::ReplaceExecutor { key, run_id, .. } => {
                 self.effects.push(Effect::Started { worker: no, key, run: run_id, interrupted: true });
             }
             Action::DropData { key } => {

@@ -36,6 +36,12 @@ def _read(link, worker):
         op = message["op"]
         if op == "execute":
             tasks.start(worker, message)
+        elif op == "interrupt":
+            worker.runs.interrupt(message["key"], message["run_id"], message["limit"])
+        elif op == "give_up":
+            worker.runs.give_up(message["key"], message["run_id"], worker.executors["default"])
+        elif op == "replaceable":
+            link.send({"op": "reply", "id": message["id"], "reply": not worker.is_bound()})
         elif op == "drop":
             for key in message["keys"]:
                 worker.data.discard(key)

@@ -27,6 +27,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.worker_state_machine import SecedeEvent
 
 from . import tasks
+from .interrupt import Runs
 from .profiling import Sampler
 from .store import Values
 
@@ -87,6 +88,7 @@ class Worker(upstream.Worker):
             "actor": ThreadPoolExecutor(1, thread_name_prefix="Dask-Actor-Threads"),
         }
         self.serving = PlainThreadPool(SERVING_THREADS, thread_name_prefix="Dask-Serving")
+        self.runs = Runs()
         self.active_threads, self.active_threads_lock, self.active_keys = {}, threading.Lock(), set()
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": self.loop, "worker": self}
         self._ongoing_background_tasks = AsyncTaskGroup()
@@ -240,6 +242,11 @@ class Worker(upstream.Worker):
     def actor_proxy(self, key):
         """The proxy that stands for an actor of this worker wherever its value is asked for."""
         return Actor(type(self.state.actors[key]), self.address, key, self)
+
+    def is_bound(self):
+        """Whether this process has something that can be in no other: actors, or a part in a shuffle."""
+        shuffle = self.plugins.get("shuffle")
+        return bool(self.state.actors) or bool(shuffle and shuffle.shuffle_runs._active_runs)
 
     async def tear_down(self):
         """What is due before this process ends."""

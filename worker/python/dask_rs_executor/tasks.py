@@ -1,5 +1,6 @@
 """Running tasks: in a pool's thread, or on the event loop when the task is a coroutine."""
 
+import asyncio
 import contextlib
 import contextvars
 import logging
@@ -18,6 +19,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.utils import thread_state
 from distributed.worker import _worker_cvar, dumps_function
 
+from .interrupt import TaskInterrupted
 from .store import small_copy
 from .wire import Packed, Sealed
 
@@ -31,6 +33,7 @@ def start(worker, message):
     """Hands an ``execute`` message to the pool that its annotations name."""
     for key, packed in message["data"].items():
         worker.data.take(key, packed)
+    message["running"] = worker.runs.new(message["key"], message["run_id"])
     name = (message["annotations"] or {}).get("executor", "default")
     pool = worker.executors.get(name)
     if pool is None:
@@ -80,7 +83,7 @@ def _run_in_thread(worker, message, found):
     if getattr(spec, "is_coro", False):
         worker.loop.add_callback(_run_on_loop, worker, message, spec, data)
         return
-    key, ident = message["key"], threading.get_ident()
+    key, ident, running = message["key"], threading.get_ident(), message["running"]
     worker.tell_transition(key, "ready", "executing")
     started, cpu_started = time(), thread_time()
     with worker.active_threads_lock:
@@ -90,9 +93,17 @@ def _run_in_thread(worker, message, found):
     with _span(message):
         token = _worker_cvar.set(worker)
         try:
-            value = spec(data)
+            running.begin()
+            try:
+                value = spec(data)
+            finally:
+                running.end()
         except (SystemExit, KeyboardInterrupt) as error:
             worker.exit(error)
+        except TaskInterrupted as error:
+            # It may have come within the first call of this.
+            running.end()
+            _interrupted(worker, message, error, started, spec)
         except BaseException as error:
             _fail(worker, message, error, started, spec)
         else:
@@ -102,17 +113,30 @@ def _run_in_thread(worker, message, found):
             del thread_state.start_time, thread_state.key, thread_state.execution_state
             with worker.active_threads_lock:
                 del worker.active_threads[ident]
+            if running.given_up:
+                # Another thread has taken this one's place in the pool.
+                thread_state.proceed = False
 
 
 async def _run_on_loop(worker, message, spec, data):
     worker.tell_transition(message["key"], "ready", "executing")
     started = time()
+    running, task = message["running"], asyncio.current_task()
     token = _worker_cvar.set(worker)
     try:
         with _span(message):
-            value = await spec(data)
+            running.begin(lambda: worker.loop.add_callback(task.cancel))
+            try:
+                value = await spec(data)
+            finally:
+                running.end()
     except (SystemExit, KeyboardInterrupt) as error:
         worker.exit(error)
+    except (TaskInterrupted, asyncio.CancelledError) as error:
+        if running.reason is None:
+            _fail(worker, message, error, started, spec)
+        else:
+            _interrupted(worker, message, error, started, spec)
     except BaseException as error:
         _fail(worker, message, error, started, spec)
     else:
@@ -193,9 +217,25 @@ def type_pickle(kind):
         return pickle.dumps(kind.__name__)
 
 
+def _interrupted(worker, message, error, started, spec):
+    """Reports that a task was stopped: as an error if it was over its limit; the scheduler knows of any other reason."""
+    running = message["running"]
+    if running.limit is None:
+        worker.tell_transition(message["key"], "executing", "released")
+        worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
+        return
+    text = f"task {message['key']!r} was interrupted on worker {worker.address}: {running.reason}"
+    try:
+        raise TimeoutError(text).with_traceback(error.__traceback__.tb_next) from None
+    except TimeoutError as overdue:
+        overdue.__context__ = None
+        _fail(worker, message, overdue, started, spec)
+
+
 def _fail(worker, message, error, started, spec=None):
     """Reports an error. Called inside the handler of that error, or for one that was never raised."""
     stopped = time()
+    message["running"].end()
     if isinstance(error, Reschedule):
         worker.tell_transition(message["key"], "executing", "released")
         worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})

@@ -2,6 +2,7 @@
 
 pub(crate) mod native;
 pub mod python;
+pub(crate) mod replace;
 
 use std::sync::Arc;
 
@@ -42,6 +43,29 @@ pub(crate) fn execute(shared: &Arc<Shared>, task: Task) {
     }
 }
 
+/// Asks a task that nobody wants any more to end, unless users want such tasks to be left alone.
+pub(crate) fn cancel(shared: &Shared, key: Key, run_id: RunId) {
+    if shared.interrupts_cancelled {
+        interrupt_run(shared, key, run_id, None);
+    }
+}
+
+/// Asks a task over its limit in seconds to end.
+pub(crate) fn interrupt(shared: &Shared, key: Key, run_id: RunId, limit: f64) {
+    tracing::warn!(target: "distributed.worker", "Task {key} is over its timeout of {limit} s; interrupting it");
+    interrupt_run(shared, key, run_id, Some(limit));
+}
+
+fn interrupt_run(shared: &Shared, key: Key, run_id: RunId, limit: Option<f64>) {
+    if shared.runs_in_python(&key, run_id) {
+        if let Some(python) = shared.python() {
+            python.tell(ToPython::Interrupt { key, run_id, limit });
+        }
+    } else {
+        shared.native.cancel(&key, run_id);
+    }
+}
+
 /// Drops values in the Python process.
 pub(crate) fn drop_in_python(shared: &Shared, keys: Vec<Key>) {
     if let Some(python) = shared.python() {
@@ -76,8 +100,12 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
             Err(error) => return fail(shared, &task, "TypeError", &error.to_string()),
         }
     }
+    shared.begin_python_run(&task.key, task.run_id);
     let handed: Vec<Key> = data.iter().map(|(key, _)| key.clone()).collect();
     let Task { key, run_id, spec, dependencies, annotations, actor, span_id } = task;
+    if actor {
+        shared.bind_python();
+    }
     let data = data.into_iter().collect();
     python.tell(ToPython::Execute(Execute { key, run_id, spec, dependencies, data, annotations, actor, span_id }));
     // Only now: whoever finds no serialised form here asks Python, and that question must come behind the values.
@@ -136,10 +164,12 @@ fn submit(
         Ok(args) => args,
         Err(message) => return fail(shared, &task, "KeyError", &message),
     };
+    let run_id = task.run_id;
     let context = TaskContext { key: task.key.clone(), worker: shared.identity.address.clone() };
     let done_shared = Arc::clone(shared);
     let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome));
-    shared.native.submit(Job { function, context, args, done });
+    let run = (context.key.clone(), run_id);
+    shared.native.submit(Job { function, context, args, run, done });
 }
 
 fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, String> {

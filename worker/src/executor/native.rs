@@ -1,21 +1,44 @@
 //! Threads that run native tasks. A panic fails its task and leaves the thread alive.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Once};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::thread;
 
 use crossbeam::channel::{self, Receiver, Sender};
+use dask_protocol::Key;
+use dask_protocol::message::RunId;
+use rustc_hash::FxBuildHasher;
 
+use super::replace::{Overdue, overdue_failure};
 use crate::native::{ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
+use crate::server::Closed;
+use crate::server::shared::{Shared, stimulus};
+use crate::state::Event;
 
 /// A task whose arguments are at hand.
 pub(crate) struct Job {
     pub function: NativeFunction,
     pub context: TaskContext,
     pub args: Vec<ArgSlot>,
+    /// Its name for [`NativePool::cancel`].
+    pub run: Run,
     /// Called on the pool's thread with the outcome.
     pub done: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+/// Which execution of which task.
+pub(crate) type Run = (Key, RunId);
+
+/// What others have decided about a job.
+#[derive(Debug, Default)]
+struct Fate {
+    /// It should end: asked for by [`is_cancelled`].
+    cancelled: AtomicBool,
+    /// Nobody waits for its outcome, and its thread has been replaced.
+    given_up: AtomicBool,
 }
 
 /// How a job ended.
@@ -32,6 +55,21 @@ pub(crate) struct Outcome {
 /// A fixed number of threads fed by one queue. Dropping the pool lets the threads end after the jobs they have.
 pub(crate) struct NativePool {
     jobs: Sender<Job>,
+    crew: Arc<Crew>,
+}
+
+/// What the pool's threads have in common.
+struct Crew {
+    queue: Receiver<Job>,
+    fates: Mutex<HashMap<Run, Arc<Fate>, FxBuildHasher>>,
+    /// How many threads were ever started.
+    started: AtomicU64,
+}
+
+/// Whether the native task that this thread runs should end: nobody wants its result any more, or it is over its
+/// `timeout`. Long tasks ask now and then, and return an error when it is so.
+pub fn is_cancelled() -> bool {
+    FATE.with_borrow(|fate| fate.as_ref().is_some_and(|fate| fate.cancelled.load(Ordering::Relaxed)))
 }
 
 impl NativePool {
@@ -39,26 +77,64 @@ impl NativePool {
     pub(crate) fn start(threads: u32) -> std::io::Result<NativePool> {
         install_panic_hook();
         let (jobs, queue) = channel::unbounded::<Job>();
-        let spawn = |i: u32| {
-            let queue: Receiver<Job> = queue.clone();
-            thread::Builder::new().name(format!("dask-native-{i}")).spawn(move || {
-                for job in queue {
-                    run(job, u64::from(i));
-                }
-            })
-        };
-        (1..=threads.max(1)).map(spawn).collect::<Result<Vec<_>, _>>()?;
-        Ok(NativePool { jobs })
+        let crew = Arc::new(Crew { queue, fates: Mutex::default(), started: AtomicU64::new(0) });
+        for _ in 0..threads.max(1) {
+            crew.start_thread()?;
+        }
+        Ok(NativePool { jobs, crew })
+    }
+
+    /// Tells a job that it should end.
+    pub(crate) fn cancel(&self, key: &Key, run_id: RunId) {
+        if let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)) {
+            fate.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Stops waiting for a job, and starts another thread in place of the one it holds. False when the job has ended.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub(crate) fn give_up(&self, key: &Key, run_id: RunId) -> std::io::Result<bool> {
+        let Some(fate) = self.crew.fates().remove(&(key.clone(), run_id)) else { return Ok(false) };
+        fate.cancelled.store(true, Ordering::Relaxed);
+        fate.given_up.store(true, Ordering::Release);
+        self.crew.start_thread()?;
+        Ok(true)
     }
 
     /// Queues a job. The worker's state sends no more at a time than there are threads.
     pub(crate) fn submit(&self, job: Job) {
+        self.crew.fates().insert(job.run.clone(), Arc::default());
         self.jobs.send(job).expect("the pool's threads take jobs until it is dropped");
     }
 }
 
-fn run(job: Job, thread: u64) {
-    let Job { function, context, args, done } = job;
+impl Crew {
+    fn fates(&self) -> MutexGuard<'_, HashMap<Run, Arc<Fate>, FxBuildHasher>> {
+        self.fates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_thread(self: &Arc<Crew>) -> std::io::Result<()> {
+        let (number, queue) = (self.started.fetch_add(1, Ordering::Relaxed) + 1, self.queue.clone());
+        // The crew is not kept alive by its threads: they end when the pool is dropped.
+        let crew = Arc::downgrade(self);
+        thread::Builder::new().name(format!("dask-native-{number}")).spawn(move || {
+            for job in queue {
+                if !run(job, number, &crew) {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Runs a job. False when the job was given up meanwhile, and the thread with it.
+fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
+    let Job { function, context, args, run, done } = job;
+    let fate = crew.upgrade().and_then(|crew| crew.fates().get(&run).cloned());
+    FATE.set(fate.clone());
     let start = crate::clock::unix_now();
     LAST_PANIC.set(None);
     RUNNING.set(true);
@@ -68,11 +144,37 @@ fn run(job: Job, thread: u64) {
         let message = panic_message(&*payload);
         Err(NativeError::Panicked { message, location: LAST_PANIC.take() })
     });
+    FATE.set(None);
+    // Whoever removes it decides what became of the job.
+    let waited_for = crew.upgrade().is_none_or(|crew| crew.fates().remove(&run).is_some());
+    if !waited_for && fate.is_some_and(|fate| fate.given_up.load(Ordering::Acquire)) {
+        return false;
+    }
     done(Outcome { result, start, stop: crate::clock::unix_now(), thread });
+    true
+}
+
+/// Ends a native task that goes on after its limit.
+pub(crate) fn give_up(shared: &Arc<Shared>, overdue: &Overdue) {
+    let Overdue { key, run_id, limit } = overdue;
+    match shared.native.give_up(key, *run_id) {
+        Ok(true) => {
+            tracing::warn!(target: "distributed.worker", "Native task {key} goes on in a thread that was given up: it is over its timeout of {limit} s");
+            let outcome = overdue_failure(shared, key, *limit, "its thread was given up");
+            let (key, stimulus_id) = (key.clone(), stimulus("task-timeout"));
+            shared.notify(Event::ExecuteDone { key, run_id: *run_id, outcome, stimulus_id });
+        }
+        Ok(false) => {}
+        Err(error) => {
+            let reason = format!("no thread could be started in place of the one that runs {key}: {error}");
+            shared.request_close(Closed::restarting(reason));
+        }
+    }
 }
 
 thread_local! {
     static RUNNING: RefCell<bool> = const { RefCell::new(false) };
+    static FATE: RefCell<Option<Arc<Fate>>> = const { RefCell::new(None) };
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -103,6 +205,8 @@ mod tests {
 
     use super::*;
 
+    const DEADLINE: Duration = Duration::from_secs(20);
+
     fn context() -> TaskContext {
         TaskContext { key: "k".into(), worker: "tcp://127.0.0.1:1".into() }
     }
@@ -114,8 +218,34 @@ mod tests {
     fn outcome_of(pool: &NativePool, function: NativeFunction) -> Outcome {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |outcome| send.send(outcome).expect("the test waits"));
-        pool.submit(Job { function, context: context(), args: Vec::new(), done });
+        pool.submit(Job { function, context: context(), args: Vec::new(), run: ("k".into(), 1), done });
         receive.recv_timeout(Duration::from_secs(20)).expect("the job ends")
+    }
+
+    #[test]
+    fn a_cancelled_job_is_told_and_one_given_up_leaves_its_thread_to_another() {
+        let pool = NativePool::start(1).expect("threads");
+        let (send, receive) = mpsc::channel();
+        let wait = function(|_, _| {
+            while !is_cancelled() {
+                thread::yield_now();
+            }
+            Ok(NativeValue::new(0_i64))
+        });
+        let submit = |key: &str| {
+            let (send, key) = (send.clone(), Key::from(key));
+            let (run, done) = ((key.clone(), 1), Box::new(move |_| send.send(key).expect("the test waits")));
+            pool.submit(Job { function: wait, context: context(), args: Vec::new(), run, done });
+        };
+        submit("cancelled");
+        pool.cancel(&"cancelled".into(), 1);
+        assert_eq!(receive.recv_timeout(DEADLINE).expect("it ends"), "cancelled".into());
+        submit("stuck");
+        submit("next");
+        assert!(pool.give_up(&"stuck".into(), 1).expect("a thread"));
+        assert!(!pool.give_up(&"stuck".into(), 1).expect("no thread is needed"));
+        pool.cancel(&"next".into(), 1);
+        assert_eq!(receive.recv_timeout(DEADLINE).expect("another thread runs it"), "next".into());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod arg;
 mod registry;
 mod value;
 
+pub use crate::executor::native::is_cancelled;
 pub use arg::{Arg, ArgSlot};
 pub use registry::{NativeFunction, Registry, RegistryError};
 pub use value::NativeValue;

@@ -112,6 +112,10 @@ async fn to_python(shared: &Shared, op: &str, peer: Address, request: &Request) 
         return Err(Failed::new("RuntimeError", &message));
     };
     let whole: Value = request.args()?;
+    shared.note_plugin_request(&whole);
+    if op.starts_with("shuffle_") {
+        shared.bind_python();
+    }
     python.request(whole, peer).await.map_err(|gone| Failed::new("RuntimeError", &gone.to_string()))
 }
 

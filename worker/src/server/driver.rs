@@ -76,6 +76,7 @@ impl Driver {
                 }
                 self.decide(event, turn);
             }
+            Input::Step(step) => step().into_iter().for_each(|event| self.decide(event, turn)),
             Input::Ask(question) => question(&self.state),
         }
     }
@@ -146,8 +147,11 @@ impl Driver {
                 let task = executor::Task { key, run_id, spec, dependencies, annotations, actor, span_id };
                 executor::execute(&self.shared, task);
             }
-            // A thread that runs user code cannot be interrupted; the state drops the outcome when it comes.
-            Action::CancelExecution { key, run_id } => debug!(%key, run_id, "execution no longer wanted"),
+            Action::CancelExecution { key, run_id } => executor::cancel(&self.shared, key, run_id),
+            Action::InterruptExecution { key, run_id, limit } => executor::interrupt(&self.shared, key, run_id, limit),
+            Action::ReplaceExecutor { key, run_id, limit } => {
+                executor::replace::begin(&self.shared, executor::replace::Overdue { key, run_id, limit });
+            }
             Action::DropData { key } => {
                 if self.shared.store.remove(&key) {
                     turn.dropped.push(key);

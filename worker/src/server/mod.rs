@@ -15,7 +15,8 @@ mod memory;
 pub(crate) mod metrics;
 mod monitor;
 pub mod nanny_link;
-mod python_events;
+pub(crate) mod python_events;
+mod python_process;
 mod registration;
 mod serve_data;
 pub(crate) mod shared;
@@ -39,6 +40,7 @@ use crate::state::{Config, State};
 use closing::{retire_after, supervise};
 use directory::LocalDirectory;
 use driver::Driver;
+use python_process::PythonStart;
 use shared::{Identity, Input, Shared, stimulus};
 
 const LOGGER: &str = "distributed.worker";
@@ -132,7 +134,7 @@ impl Worker {
         announce(&identity, &listener, &options, dashboard_port);
         let (inbox, inputs) = mpsc::unbounded_channel();
         let versions = interpreter.as_ref().map_or_else(own_versions, |it| it.versions().clone());
-        let kept = (options.logs.clone(), options.registry.clone());
+        let kept = (options.logs.clone(), options.registry.clone(), options.interrupt_cancelled);
         let pool = ConnectionPool::new(options.comm.clone());
         let shared = Arc::new(Shared::new(identity, versions, kept, pool, native, inbox));
         let reader = match interpreter {
@@ -144,7 +146,7 @@ impl Worker {
             tokio::spawn(http::serve(Arc::clone(&shared), http));
         }
         if let Some(reader) = reader {
-            tokio::spawn(python_events::run(Arc::clone(&shared), reader));
+            python_events::start(&shared, reader);
         }
         let registered =
             registration::register(&shared, &options.comm, &options.resources, dashboard_port, options.death_timeout);
@@ -242,9 +244,11 @@ async fn start_python(
         preload: options.preload.clone(),
         preload_argv: options.preload_argv.clone(),
     };
-    let (python, reader) = interpreter.introduce(introduction).await?;
+    let (path, directory) = (interpreter.path().to_owned(), identity.local_directory.clone());
     // The cell was made a moment ago and only this function fills it.
-    let _ = shared.python.set(Arc::new(python));
+    let _ = shared.python_start.set(PythonStart { path, directory, introduction: introduction.clone() });
+    let (python, reader) = interpreter.introduce(introduction).await?;
+    shared.set_python(Arc::new(python));
     Ok(reader)
 }
 
@@ -297,6 +301,7 @@ fn config(shared: &Shared, options: &WorkerOptions) -> Config {
     let mut config = Config::new(shared.identity.address.clone(), options.nthreads);
     config.resources = options.resources.clone();
     config.transfer_incoming_bytes_max = options.memory_limit.map(|limit| (limit as f64 * TRANSFER_FRACTION) as u64);
+    config.interrupt_grace = options.interrupt_grace.as_secs_f64();
     config.seed = uuid::Uuid::new_v4().as_u64_pair().0;
     config
 }
@@ -307,6 +312,7 @@ async fn add_plugins(shared: &Arc<Shared>, reply: RegisterWorkerReply) {
     for (name, plugin) in reply.worker_plugins {
         let request =
             Value::map([("op", "plugin-add".into()), ("plugin", plugin.into()), ("name", name.clone().into())]);
+        shared.note_plugin_request(&request);
         match python.request(request, shared.identity.scheduler.clone()).await {
             Ok(reply) if reply.get("status").and_then(Value::as_str) == Some("OK") => {}
             Ok(reply) => {

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError};
 use dask_protocol::logs::LogRecord;
 use dask_protocol::message::{ErrorInfo, StartStop};
 use dask_protocol::{Key, Value};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::metrics::Label;
@@ -16,13 +18,30 @@ use crate::executor::python::message::{Close, Erred, Finished, FromPython, Log};
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
 
+/// The task that reads what the Python process says.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// Makes it stop and give the reader back.
+    pub stop: CancellationToken,
+    pub task: JoinHandle<Option<PythonReader>>,
+}
+
+/// Starts to read what the Python process says.
+pub(crate) fn start(shared: &Arc<Shared>, reader: PythonReader) {
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(Arc::clone(shared), reader, stop.clone()));
+    *shared.python_reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { stop, task });
+}
+
 /// Reads until the process ends. Its end is the worker's: a task took it down, and the scheduler must count that.
-pub(crate) async fn run(shared: Arc<Shared>, mut reader: PythonReader) {
+async fn run(shared: Arc<Shared>, mut reader: PythonReader, stop: CancellationToken) -> Option<PythonReader> {
     let status = loop {
         let next = tokio::select! {
             next = reader.next() => next,
             // Closing is over, so whatever Python still does is not wanted any more. Dropping the reader kills it.
-            () = shared.stop.cancelled() => return,
+            () = shared.stop.cancelled() => return None,
+            // Another process takes its place.
+            () = stop.cancelled() => return Some(reader),
         };
         match next {
             Ok(batch) => batch.into_iter().for_each(|message| take(&shared, message)),
@@ -35,6 +54,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut reader: PythonReader) {
     if !shared.is_closing() {
         report_end(&shared, status);
     }
+    None
 }
 
 fn report_end(shared: &Shared, status: ExitStatus) {
@@ -125,5 +145,17 @@ fn compute(shared: &Shared, start: f64, stop: f64) -> StartStop {
 }
 
 fn done(shared: &Shared, values: Vec<(Key, Stored)>, key: Key, run_id: i64, outcome: ExecuteOutcome, what: &str) {
+    if !shared.end_python_run(&key, run_id) {
+        // Given up: nobody waits for it, and nobody would ever drop its value.
+        drop_unwanted(shared, values);
+        return;
+    }
     shared.notify_with(values, Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus(what) });
+}
+
+fn drop_unwanted(shared: &Shared, values: Vec<(Key, Stored)>) {
+    let keys: Vec<Key> = values.into_iter().map(|(key, _)| key).filter(|key| shared.store.get(key).is_none()).collect();
+    if !keys.is_empty() {
+        crate::executor::drop_in_python(shared, keys);
+    }
 }

@@ -1,24 +1,30 @@
 //! What all parts of a running worker share.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use dask_protocol::comm::{BatchedSender, ConnectionPool};
 use dask_protocol::logs::LogRing;
-use dask_protocol::message::{ErrorReply, StimulusId, WorkerStatus, WorkerToScheduler};
+use dask_protocol::message::{ErrorReply, RunId, StimulusId, WorkerStatus, WorkerToScheduler};
 use dask_protocol::pickle::builtin_exception;
 use dask_protocol::{Address, Key, Payload, Value};
+use indexmap::{IndexMap, IndexSet};
+use rustc_hash::FxBuildHasher;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SchedulerClock, unix_now};
 use crate::executor::native::NativePool;
 use crate::executor::python::{Python, PythonError};
+use crate::executor::replace::Overdue;
 use crate::native::Registry;
 use crate::state::{Event, State};
 use crate::store::{Store, Stored};
 
 use super::metrics::Metrics;
+use super::python_events::Reading;
+use super::python_process::PythonStart;
 use super::{Closed, monitor::Monitor};
 
 /// Something for the driver.
@@ -33,6 +39,8 @@ pub(crate) enum Input {
     },
     /// A question to the state; it answers through what it captured.
     Ask(Box<dyn FnOnce(&State) + Send>),
+    /// A change to what is shared, made between two events, and the events it leads to.
+    Step(Box<dyn FnOnce() -> Vec<Event> + Send>),
 }
 
 /// Names of remote calls and stream messages that plugins in the Python process answer.
@@ -68,8 +76,22 @@ pub(crate) struct Shared {
     pub store: Store,
     pub pool: ConnectionPool,
     pub native: NativePool,
-    /// Set before the worker registers, if it has one.
-    pub python: OnceLock<Arc<Python>>,
+    /// Set before the worker registers, if it has one; another may take its place.
+    pub(super) python: RwLock<Option<Arc<Python>>>,
+    /// How to start another one.
+    pub python_start: OnceLock<PythonStart>,
+    /// The task that reads what it says.
+    pub python_reading: Mutex<Option<Reading>>,
+    /// What it was told to run and has not ended.
+    pub(super) python_runs: Mutex<IndexSet<(Key, RunId), FxBuildHasher>>,
+    /// Tasks for which it is being replaced.
+    pub overdue: Mutex<Vec<Overdue>>,
+    /// The requests by which plugins were added, by name.
+    pub(super) plugin_requests: Mutex<IndexMap<String, Value, FxBuildHasher>>,
+    /// Whether the process has something that can be in no other: actors, parts of a shuffle.
+    pub(super) python_bound: AtomicBool,
+    /// Whether a task that nobody wants any more is interrupted.
+    pub interrupts_cancelled: bool,
     pub plugin_handlers: RwLock<PluginHandlers>,
     pub metrics: Metrics,
     pub monitor: Mutex<Monitor>,
@@ -90,12 +112,12 @@ impl Shared {
     pub(crate) fn new(
         identity: Identity,
         versions: Value,
-        options: (LogRing, Registry),
+        options: (LogRing, Registry, bool),
         pool: ConnectionPool,
         native: NativePool,
         inbox: mpsc::UnboundedSender<Input>,
     ) -> Shared {
-        let (logs, registry) = options;
+        let (logs, registry, interrupts_cancelled) = options;
         Shared {
             identity,
             versions,
@@ -105,7 +127,14 @@ impl Shared {
             store: Store::default(),
             pool,
             native,
-            python: OnceLock::new(),
+            python: RwLock::default(),
+            python_start: OnceLock::new(),
+            python_reading: Mutex::default(),
+            python_runs: Mutex::default(),
+            overdue: Mutex::default(),
+            plugin_requests: Mutex::default(),
+            python_bound: AtomicBool::new(false),
+            interrupts_cancelled,
             plugin_handlers: RwLock::default(),
             metrics: Metrics::default(),
             monitor: Mutex::new(Monitor::new()),
@@ -184,8 +213,8 @@ impl Shared {
     }
 
     /// The Python process.
-    pub(crate) fn python(&self) -> Option<&Arc<Python>> {
-        self.python.get()
+    pub(crate) fn python(&self) -> Option<Arc<Python>> {
+        self.python.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The serialised forms of these values; keys not here are left out. Waits for Python only where it must.

@@ -50,6 +50,25 @@ pub enum Action {
         /// The execution.
         run_id: RunId,
     },
+    /// A running task is over the limit that its annotation `timeout` sets: it shall end with a `TimeoutError`.
+    /// `ExecuteDone` still follows.
+    InterruptExecution {
+        /// The task.
+        key: Key,
+        /// The execution.
+        run_id: RunId,
+        /// Its limit, in seconds.
+        limit: f64,
+    },
+    /// It goes on in spite of that: what runs it shall be ended and replaced. `ExecuteDone` follows for all that ran there.
+    ReplaceExecutor {
+        /// The task.
+        key: Key,
+        /// The execution.
+        run_id: RunId,
+        /// Its limit, in seconds.
+        limit: f64,
+    },
     /// Drop a stored value.
     DropData {
         /// What.

@@ -11,6 +11,7 @@ use super::event::{ExecuteOutcome, Seconds};
 use super::story::StoryRow;
 use super::story::What;
 use super::task::{Computation, Previous, Task, TaskId, TaskState, known_size};
+use super::timeout::Limit;
 use super::transition::{Cx, Target};
 
 /// Slack when amounts of resources are compared, against rounding of sums.
@@ -23,6 +24,7 @@ pub(crate) struct Execution {
     /// Whether it gave its slot back.
     pub seceded: bool,
     pub resources: Resources,
+    pub limit: Option<Limit>,
 }
 
 impl State {
@@ -172,7 +174,9 @@ impl State {
         let priority = task.priority.clone();
         let computation = task.computation.clone().expect("a runnable task has a computation");
         let dependencies = self.task(id).dependencies.iter().map(|d| self.task(*d).key.clone()).collect();
-        self.occupy(&key, run_id, cx.now, computation.resources.clone());
+        let limit = Limit::of(&computation.annotations, cx.now);
+        let resources = computation.resources.clone();
+        self.occupy(&key, run_id, Execution { start: cx.now, seceded: false, resources, limit });
         self.log_settled(cx, id, start, "executing");
         cx.act(Action::Execute {
             key,
@@ -187,12 +191,12 @@ impl State {
         });
     }
 
-    fn occupy(&mut self, key: &Key, run_id: RunId, start: Seconds, resources: Resources) {
+    fn occupy(&mut self, key: &Key, run_id: RunId, execution: Execution) {
         self.slots_used += 1;
-        for (name, amount) in resources.iter() {
+        for (name, amount) in execution.resources.iter() {
             *self.resources_used.entry(name.clone()).or_insert(0.0) += amount;
         }
-        self.running.insert((key.clone(), run_id), Execution { start, seceded: false, resources });
+        self.running.insert((key.clone(), run_id), execution);
     }
 
     fn vacate(&mut self, execution: &Execution) {

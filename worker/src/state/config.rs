@@ -3,6 +3,9 @@
 use dask_protocol::Address;
 use dask_protocol::message::Resources;
 
+/// Default of [`Config::interrupt_grace`]: time for `finally` blocks, in seconds.
+pub const INTERRUPT_GRACE_DEFAULT: f64 = 5.0;
+
 /// Settings of [`super::State`]; the defaults are dask's.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -22,6 +25,8 @@ pub struct Config {
     pub transfer_message_bytes_max: u64,
     /// Rows kept for [`super::State::story`] (`distributed.admin.low-level-log-length`).
     pub story_rows_max: usize,
+    /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced, in seconds.
+    pub interrupt_grace: f64,
     /// Feeds the random choice between equally good peers.
     pub seed: u64,
     /// Whether to run [`super::State::check`] after each event.
@@ -40,6 +45,7 @@ impl Config {
             transfer_incoming_bytes_max: None,
             transfer_message_bytes_max: 50_000_000,
             story_rows_max: 1000,
+            interrupt_grace: INTERRUPT_GRACE_DEFAULT,
             seed: 0,
             validate: false,
         }

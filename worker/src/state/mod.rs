@@ -33,10 +33,11 @@ mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod timeout;
 mod transition;
 
 pub use action::{Action, Actions};
-pub use config::Config;
+pub use config::{Config, INTERRUPT_GRACE_DEFAULT};
 pub use event::*;
 pub use queries::TransferStats;
 pub use story::{StoryRow, What};
@@ -158,7 +159,10 @@ impl State {
             Event::Pause { stimulus_id: _ } => self.handle_memory_full(cx, true),
             Event::Unpause { stimulus_id: _ } => self.handle_memory_full(cx, false),
             Event::Close { stimulus_id: _ } => self.handle_close(cx),
-            Event::Timeout => self.handle_timeout(cx),
+            Event::Timeout => {
+                self.handle_timeout(cx);
+                self.stop_overdue(cx);
+            }
         }
     }
 
@@ -166,7 +170,8 @@ impl State {
     pub fn next_timeout(&self) -> Option<(Seconds, &'static str)> {
         let busy = self.peers.values().filter_map(|peer| peer.busy_until).map(|at| (at, "retry-busy-worker"));
         let missing = self.find_missing_at.map(|at| (at, "find-missing"));
-        busy.chain(missing).min_by(|a, b| a.0.total_cmp(&b.0))
+        let limit = self.next_limit().map(|at| (at, "task-timeout"));
+        busy.chain(missing).chain(limit).min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
     fn find(&self, key: &Key) -> Option<TaskId> {

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use super::error::IntakeError;
+use super::timedelta::parse_timedelta;
 use crate::graph::helper::AnnotationColumn;
 use crate::state::Annotations;
 
@@ -71,9 +72,9 @@ impl Table {
 }
 
 /// Decodes the annotations of one task.
-fn read(entries: Vec<(String, Value)>, priority: f64) -> Result<Annotations, IntakeError> {
+fn read(mut entries: Vec<(String, Value)>, priority: f64) -> Result<Annotations, IntakeError> {
     let mut annotations = Annotations { priority, ..Annotations::default() };
-    for (name, value) in &entries {
+    for (name, value) in &mut entries {
         let wrong = |expected| IntakeError::field(format!("annotation {name:?}"), expected, value);
         match name.as_str() {
             "priority" => annotations.priority = number(value).ok_or_else(|| wrong("a number"))?,
@@ -84,6 +85,12 @@ fn read(entries: Vec<(String, Value)>, priority: f64) -> Result<Annotations, Int
             "allow_other_workers" | "loose_restrictions" => annotations.allow_other_workers = truth(value),
             "resources" => annotations.resources = amounts(value).ok_or_else(|| wrong("a dict of numbers"))?,
             "stealable" => annotations.stealable = value.as_bool(),
+            "timeout" => {
+                let seconds = limit(value).ok_or_else(|| wrong("a positive duration, such as 5 or \"5s\""))?;
+                annotations.timeout = seconds;
+                // What workers read.
+                *value = seconds.into();
+            }
             "span" => annotations.span_ids = span_ids(value).ok_or_else(|| wrong("a span"))?,
             // Unknown ones are the user's own: echoed to the worker, not interpreted.
             _ => {}
@@ -98,6 +105,14 @@ fn read(entries: Vec<(String, Value)>, priority: f64) -> Result<Annotations, Int
 /// Python counts booleans among the numbers.
 fn number(value: &Value) -> Option<f64> {
     value.as_bool().map(|b| f64::from(u8::from(b))).or_else(|| value.as_f64())
+}
+
+/// Seconds; nil for no limit.
+fn limit(value: &Value) -> Option<Option<f64>> {
+    if value.is_nil() {
+        return Some(None);
+    }
+    parse_timedelta(value).filter(|seconds| seconds.is_finite() && *seconds > 0.0).map(Some)
 }
 
 /// A negative number of retries is none.

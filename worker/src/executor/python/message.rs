@@ -67,6 +67,12 @@ pub(crate) enum ToPython {
     Measure { id: u64, data: Pairs<Key, Payload> },
     /// Answer a peer's request; answered by a reply.
     Request { id: u64, request: Value, peer: Address },
+    /// End an execution: it is over its limit in seconds, or nobody wants it any more.
+    Interrupt { key: Key, run_id: RunId, limit: Option<f64> },
+    /// Answered by a reply: whether the process holds nothing that cannot be moved (actors, shuffles).
+    Replaceable { id: u64 },
+    /// Nobody waits for an execution any more: its thread leaves the pool.
+    GiveUp { key: Key, run_id: RunId },
     /// A message of the scheduler's stream for a plugin.
     Stream { message: Value },
     /// The scheduler's clock minus ours.

@@ -95,6 +95,11 @@ impl Interpreter {
         }
     }
 
+    /// Which interpreter it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The versions of its packages, for the registration.
     pub(crate) fn versions(&self) -> &Value {
         &self.ready.versions
@@ -163,6 +168,20 @@ impl Python {
     /// Sends something that has no answer of its own.
     pub(crate) fn tell(&self, message: ToPython) {
         self.sender.send(message);
+    }
+
+    /// Whether another process could take its place.
+    pub(crate) async fn is_replaceable(&self) -> Result<bool, PythonError> {
+        self.ask(|id| ToPython::Replaceable { id }).await.map(|reply| reply.as_bool() == Some(true))
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // An error here means that it has ended already.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 
     /// Completes when the process's end of the connection is closed.

@@ -5,3 +5,4 @@ mod gather;
 mod illegal;
 mod rig;
 mod shared;
+mod timeout;

@@ -26,10 +26,18 @@ pub struct Compute {
     who_has: Vec<(Key, Vec<Address>)>,
     nbytes: i64,
     resources: Vec<(String, f64)>,
+    annotations: Value,
 }
 
 pub fn compute(key: &str) -> Compute {
-    Compute { key: key.into(), priority: 0.0, who_has: Vec::new(), nbytes: 1, resources: Vec::new() }
+    Compute {
+        key: key.into(),
+        priority: 0.0,
+        who_has: Vec::new(),
+        nbytes: 1,
+        resources: Vec::new(),
+        annotations: Value::Nil,
+    }
 }
 
 impl Compute {
@@ -39,6 +47,10 @@ impl Compute {
     }
     pub fn nbytes(mut self, nbytes: i64) -> Compute {
         self.nbytes = nbytes;
+        self
+    }
+    pub fn timeout(mut self, seconds: f64) -> Compute {
+        self.annotations = Value::map([("timeout", Value::from(seconds))]);
         self
     }
     pub fn priority(mut self, priority: f64) -> Compute {
@@ -85,7 +97,7 @@ impl Rig {
             run_spec: Payload::pickled(Bytes::from_static(b"spec"), Vec::new()),
             resource_restrictions: (!task.resources.is_empty()).then_some(Pairs(task.resources)),
             actor: false,
-            annotations: Value::Nil,
+            annotations: task.annotations,
             span_id: None,
         };
         (self.run_id, self.scheduler(message))
@@ -205,6 +217,8 @@ fn brief_action(action: &Action) -> String {
         Action::Gather { worker, keys, .. } => format!("gather {} {}", worker.host(), list(keys)),
         Action::Execute { key, run_id, .. } => format!("execute {key} {run_id}"),
         Action::CancelExecution { key, run_id } => format!("interrupt {key} {run_id}"),
+        Action::InterruptExecution { key, run_id, limit } => format!("interrupt-overdue {key} {run_id} {limit}"),
+        Action::ReplaceExecutor { key, run_id, limit } => format!("replace-executor {key} {run_id} {limit}"),
         Action::DropData { key } => format!("drop {key}"),
         Action::Illegal { .. } => "illegal".to_owned(),
         Action::Close { reason } => format!("close {reason}"),
