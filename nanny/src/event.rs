@@ -146,6 +146,15 @@ pub enum Action {
         /// The worker.
         address: Option<Address>,
     },
+    /// Tell the scheduler how a worker ended that nobody had asked to.
+    ReportDeath {
+        /// The worker.
+        address: Address,
+        /// Its process id.
+        pid: u32,
+        /// How.
+        exit: Exit,
+    },
     /// Remove what a worker left behind.
     RemoveDirectory {
         /// Its working directory.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::event::Exit;
 use dask_protocol::comm::{Comm, ConnectionPool};
 use dask_protocol::message::Pairs;
 use dask_protocol::{Address, CommError, Value};
@@ -109,7 +110,37 @@ pub(crate) async fn log_memory_restart(
     }
 }
 
+/// Tells how a worker ended, for the errors of the tasks it ran.
+pub(crate) async fn report_death(
+    pool: &ConnectionPool,
+    scheduler: &Address,
+    worker: &Address,
+    pid: u32,
+    exit: Exit,
+    memory: Vec<(f64, u64)>,
+) {
+    #[derive(Serialize)]
+    struct Death<'a> {
+        worker: &'a Address,
+        pid: u32,
+        exit: String,
+        memory: Vec<(f64, u64)>,
+    }
+    #[derive(Serialize)]
+    struct LogEvent<'a> {
+        topic: &'a str,
+        msg: Death<'a>,
+    }
+    let exit = format!("{exit} (process {pid})");
+    let args = LogEvent { topic: "worker-post-mortem", msg: Death { worker, pid, exit, memory } };
+    match timeout(NOTICE_WAIT, pool.call::<_, Value>(scheduler, "log_event", &args)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => debug!(%error, "could not report a worker's death"),
+        Err(_) => debug!("timed out reporting a worker's death"),
+    }
+}
+
 /// Seconds since the epoch.
-fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -1,5 +1,6 @@
 //! The nanny's shell: its port, its clock and its worker process, around [`State`].
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::state::{Config, State, Status};
 pub const TERMINATE_FRACTION: f64 = 0.95;
 /// `distributed.worker.memory.monitor-interval`.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// How far apart the figures are that go with the report of a worker's death, and how many: the last ten seconds.
+const MEMORY_CURVE_SECONDS: f64 = 0.5;
+const MEMORY_CURVE_MAX: usize = 20;
 /// Most connections served at the same time; a nanny is called by its scheduler and a client or two.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a finished nanny waits for its last answers to be sent and its last directory to be removed.
@@ -130,6 +134,7 @@ impl Nanny {
             registration: Some(registration),
             tasks: TaskTracker::new(),
             started: Instant::now(),
+            memory: VecDeque::new(),
         };
         tokio::spawn(driver.run(listener));
         Ok(Nanny { desk })
@@ -214,9 +219,24 @@ struct Driver {
     registration: Option<Registration>,
     tasks: TaskTracker,
     started: Instant,
+    /// The worker's memory lately: seconds since the epoch, and bytes.
+    memory: VecDeque<(f64, u64)>,
 }
 
 impl Driver {
+    /// Keeps every so many samples, so that the last ones reach some seconds back.
+    fn note_memory(&mut self, rss: u64) {
+        let now = scheduler::now();
+        if self.memory.back().is_none_or(|(at, _)| now - at >= MEMORY_CURVE_SECONDS) {
+            if self.memory.len() >= MEMORY_CURVE_MAX {
+                self.memory.pop_front();
+            }
+            self.memory.push_back((now, rss));
+        } else if let Some(last) = self.memory.back_mut().filter(|(_, bytes)| *bytes < rss) {
+            last.1 = rss;
+        }
+    }
+
     async fn run(mut self, listener: Listener) {
         let accepting = tokio::spawn(accept(listener, Arc::clone(&self.desk), self.tasks.clone()));
         let mut memory = interval(MEMORY_INTERVAL);
@@ -230,6 +250,7 @@ impl Driver {
                 _ = memory.tick(), if self.watches_memory && self.process.is_some() => {
                     let pid = self.process.as_ref().map_or(0, WorkerProcess::id);
                     let Some(rss) = tree_rss(pid) else { continue };
+                    self.note_memory(rss);
                     Event::Memory { pid, rss }
                 }
             };
@@ -295,6 +316,13 @@ impl Driver {
                     scheduler::unregister(&pool, &scheduler, &worker).await;
                     // The nanny may have finished meanwhile.
                     let _ = events.send(Event::Unregistered);
+                });
+            }
+            Action::ReportDeath { address, pid, exit } => {
+                let (pool, scheduler) = (self.pool.clone(), self.scheduler.clone());
+                let memory = std::mem::take(&mut self.memory);
+                self.tasks.spawn(async move {
+                    scheduler::report_death(&pool, &scheduler, &address, pid, exit, memory.into()).await;
                 });
             }
             Action::RemoveDirectory { path } => {

@@ -280,6 +280,9 @@ impl State {
                 info!(target: "distributed.nanny", "Worker process {pid} was killed by signal {signal}");
             }
         }
+        if let (Process::Running { worker, .. }, true) = (&self.process, exit != Exit::Code(0)) {
+            actions.push(Action::ReportDeath { address: worker.address.clone(), pid, exit });
+        }
         self.handle_worker_gone(now, &format!("the worker process {exit} while starting"), actions);
     }
 

@@ -42,6 +42,12 @@ fn tasks_end_at_their_timeout_and_when_they_are_cancelled() {
     cluster.pytest(&["test_timeouts.py"]);
 }
 
+#[test]
+fn killed_worker_tells_how_its_workers_died() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
+    cluster.pytest(&["test_post_mortems.py"]);
+}
+
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {

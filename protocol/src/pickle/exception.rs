@@ -25,13 +25,18 @@ pub struct PickledException {
 pub fn write_exception(module: &str, class: &str, args: &[PickleValue], notes: &[&str]) -> Bytes {
     let mut out = header();
     write_call(&mut out, module, class, args);
-    if !notes.is_empty() {
-        let notes = PickleValue::List(notes.iter().copied().map(PickleValue::from).collect());
-        write_value(&mut out, &PickleValue::Dict(vec![("__notes__".into(), notes)]));
-        out.push(op::BUILD);
-    }
+    write_notes(&mut out, notes);
     out.push(op::STOP);
     out.into()
+}
+
+/// Sets the `__notes__` of the exception on the stack.
+fn write_notes(out: &mut Vec<u8>, notes: &[&str]) {
+    if !notes.is_empty() {
+        let notes = PickleValue::List(notes.iter().copied().map(PickleValue::from).collect());
+        write_value(out, &PickleValue::Dict(vec![("__notes__".into(), notes)]));
+        out.push(op::BUILD);
+    }
 }
 
 fn write_call(out: &mut Vec<u8>, module: &str, class: &str, args: &[PickleValue]) {
@@ -62,6 +67,8 @@ pub struct KilledWorker<'a> {
     pub last_worker: &'a str,
     /// `distributed.scheduler.allowed-failures`.
     pub allowed_failures: u32,
+    /// What else is known, for its `__notes__`.
+    pub notes: &'a [String],
 }
 
 impl KilledWorker<'_> {
@@ -77,7 +84,9 @@ impl KilledWorker<'_> {
         write_str(&mut out, self.last_worker.as_bytes());
         out.extend([op::SETITEM, op::BUILD]);
         write_value(&mut out, &PickleValue::Int(i64::from(self.allowed_failures)));
-        out.extend([op::TUPLE3, op::REDUCE, op::STOP]);
+        out.extend([op::TUPLE3, op::REDUCE]);
+        write_notes(&mut out, &self.notes.iter().map(String::as_str).collect::<Vec<_>>());
+        out.push(op::STOP);
         let text =
             format!("KilledWorker({:?}, <WorkerState '{}'>, {})", self.task, self.last_worker, self.allowed_failures);
         PickledException { pickle: out.into(), text }
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn killed_worker_carries_an_address() {
         let key = Key::tuple([Key::from("x"), Key::from(1)]);
-        let killed = KilledWorker { task: &key, last_worker: "tcp://h:1", allowed_failures: 3 }.pickled();
+        let killed = KilledWorker { task: &key, last_worker: "tcp://h:1", allowed_failures: 3, notes: &[] }.pickled();
         assert_eq!(killed.text, "KilledWorker(('x', 1), <WorkerState 'tcp://h:1'>, 3)");
         assert!(killed.pickle.ends_with(b"\x8c\x07address\x8c\x09tcp://h:1sbK\x03\x87R."));
     }

@@ -109,7 +109,10 @@ async fn worker(State(server): State<Arc<Server>>, Path(worker): Path<String>) -
     let wanted = worker.trim_end_matches(".html").to_owned();
     with_snapshot(server, move |snapshot| match snapshot.workers.iter().find(|worker| worker.address == wanted) {
         Some(worker) => Html(pages::worker(worker)).into_response(),
-        None => (StatusCode::NOT_FOUND, format!("no worker {wanted}")).into_response(),
+        None => match snapshot.deaths.iter().find(|(worker, _)| *worker == wanted) {
+            Some((worker, text)) => Html(pages::post_mortem(worker, text)).into_response(),
+            None => (StatusCode::NOT_FOUND, format!("no worker {wanted}")).into_response(),
+        },
     })
     .await
 }

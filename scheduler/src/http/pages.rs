@@ -6,6 +6,8 @@ use super::snapshot::{STATES, Snapshot, WorkerRow};
 use crate::state::TaskState;
 
 const RELOAD_SECONDS: u32 = 2;
+/// Deaths of workers told on the page of all workers; each has a page of its own as well.
+const DEATHS_SHOWN: usize = 10;
 const STYLE: &str = "body{font-family:system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse;margin:1em 0}\
     th,td{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4}td:first-child,\
     th:first-child{text-align:left}h1{font-size:1.3em}.bar{background:#eee;width:8em;height:.8em;display:inline-block}\
@@ -46,7 +48,14 @@ pub(super) fn status(snapshot: &Snapshot) -> String {
     body += "</tr></table><table><tr><th>worker</th><th>name</th><th>status</th><th>threads</th><th>processing</th>\
         <th>in memory</th><th>stored</th><th>memory</th><th>cpu</th><th>last seen</th></tr>";
     snapshot.workers.iter().for_each(|worker| body += &row(worker, snapshot.now));
-    page("Dask: status", &(body + "</table>"))
+    body += "</table>";
+    if !snapshot.deaths.is_empty() {
+        body += "<h1>Workers that died</h1>";
+        for (_, text) in snapshot.deaths.iter().take(DEATHS_SHOWN) {
+            let _ = write!(body, "<pre>{}</pre>", escape(text));
+        }
+    }
+    page("Dask: status", &body)
 }
 
 fn row(worker: &WorkerRow, now: f64) -> String {
@@ -94,6 +103,12 @@ pub(super) fn worker(worker: &WorkerRow) -> String {
         escape(&metrics),
     );
     page(&format!("Worker {}", worker.name), &body)
+}
+
+/// The page of a worker that died.
+pub(super) fn post_mortem(worker: &str, text: &str) -> String {
+    let body = format!("<p><a href=\"/status\">all workers</a></p><pre>{}</pre>", escape(text));
+    page(&format!("Worker {worker}"), &body)
 }
 
 /// As `dask.utils.format_bytes`.

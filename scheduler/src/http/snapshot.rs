@@ -31,6 +31,8 @@ pub(super) struct Snapshot {
     pub(super) desired_workers: usize,
     pub(super) totals: crate::server::Totals,
     pub(super) task_groups: usize,
+    /// Workers that died, newest first, and what is known of that.
+    pub(super) deaths: Vec<(String, String)>,
 }
 
 /// One worker.
@@ -96,6 +98,11 @@ impl Snapshot {
             desired_workers: core.state.adaptive_target(DESIRED_TARGET_SECONDS),
             totals: core.totals,
             task_groups: core.state.groups().count(),
+            deaths: core
+                .state
+                .post_mortems()
+                .map(|(worker, death)| (worker.as_str().to_owned(), format!("Worker {worker} {death}")))
+                .collect(),
         }
     }
 

@@ -24,7 +24,9 @@ use super::shuffles::Shuffles;
 use super::sidecar::hooks::Hooks;
 use super::task_stream::TaskStream;
 use super::trackers::Trackers;
-use crate::state::{Action, Actions, ClientId, Event, NewWorker, Runtime, Seconds, State, WorkerHeartbeat};
+use crate::state::{
+    Action, Actions, ClientId, Event, NewWorker, POST_MORTEM_TOPIC, Runtime, Seconds, State, WorkerHeartbeat,
+};
 
 /// How long the events of a peer that left are kept (`distributed.scheduler.events-cleanup-delay`), in seconds.
 const EVENTS_CLEANUP_DELAY: f64 = 3600.0;
@@ -445,6 +447,11 @@ impl Core {
     /// Appends to a topic and sends to those who listen.
     pub(crate) fn log_event(&mut self, topic: &Key, msg: Value) {
         let now = self.clock.now();
+        if topic.as_str() == Some(POST_MORTEM_TOPIC)
+            && let Some(worker) = msg.get("worker").and_then(Value::as_str)
+        {
+            self.handle(Event::PostMortem { worker: worker.into(), report: msg.clone() });
+        }
         let listeners = self.events.append(topic, now, msg.clone());
         if self.has_hook("log_event") {
             self.hook("log_event", [("topic", topic.into()), ("msg", msg.clone())]);

@@ -18,9 +18,9 @@ fn error(exception: PickledException) -> ErrorInfo {
     }
 }
 
-/// Too many workers died while they ran the task.
-pub(super) fn killed_worker(task: &Key, last_worker: &Address, allowed_failures: u32) -> ErrorInfo {
-    error(pickle::KilledWorker { task, last_worker: last_worker.as_str(), allowed_failures }.pickled())
+/// Too many workers died while they ran the task. `notes` tell how.
+pub(super) fn killed_worker(task: &Key, last_worker: &Address, allowed_failures: u32, notes: &[String]) -> ErrorInfo {
+    error(pickle::KilledWorker { task, last_worker: last_worker.as_str(), allowed_failures, notes }.pickled())
 }
 
 /// The worker that held an actor is gone.

@@ -103,6 +103,13 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
+    /// How a worker died, as it told itself or its nanny did; before or after its removal.
+    PostMortem {
+        /// Which.
+        worker: Address,
+        /// What is known, by name; see [`PostMortem`](super::PostMortem).
+        report: Value,
+    },
     /// `heartbeat_worker`.
     Heartbeat(Box<WorkerHeartbeat>),
     /// A message on a worker's stream.

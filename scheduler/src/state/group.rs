@@ -63,6 +63,8 @@ pub(super) struct Group {
     pub(super) span_id: Option<String>,
     /// Whether clients were warned that its tasks cannot run anywhere.
     pub(super) warned: bool,
+    /// Whether clients were warned that a worker does not know their timeout.
+    pub(super) timeout_warned: bool,
 }
 
 /// A prefix (`TaskPrefix`): tasks of one kind, expected to take equally long.
@@ -190,6 +192,7 @@ impl Groups {
                     last_worker_tasks_left: 0,
                     span_id: None,
                     warned: false,
+                    timeout_warned: false,
                 };
                 let id = GroupId::from_index(self.groups.insert(group));
                 self.group_ids.insert(name.clone(), id);

@@ -94,6 +94,9 @@ impl State {
         self.total_nthreads -= u64::from(worker.nthreads);
         self.total_memory = self.total_memory.saturating_sub(worker.memory_limit);
         let no_workers_before = self.no_workers_since.is_none() && self.running.is_empty();
+        if !expected {
+            self.note_death(id);
+        }
         let processing = self.interrupt_processing(id, expected);
         let (recompute, lost) = self.lose_replicas(id);
         self.warn_of_losses(address, &recompute, &lost);
@@ -159,7 +162,8 @@ impl State {
             target: "distributed.scheduler",
             "Task {} marked as failed because {} workers died while trying to run it", task.key, task.suspicious
         );
-        let error = errors::killed_worker(&task.key, address, self.config.allowed_failures);
+        let notes = self.post_mortems_of(&task.key, address);
+        let error = errors::killed_worker(&task.key, address, self.config.allowed_failures, &notes);
         self.blame(id, error);
         self.transition_processing_erred(id, address.clone());
     }

@@ -21,6 +21,7 @@ mod cancel;
 mod check;
 mod client;
 mod config;
+mod deaths;
 mod errors;
 mod event;
 mod explain;
@@ -61,6 +62,7 @@ pub use action::{Action, Actions};
 pub use amm::{MemoryManager, MemoryPolicy};
 pub use client::FIRE_AND_FORGET;
 pub use config::{Config, MemoryMeasure, Policy};
+pub use deaths::{PostMortem, TOPIC as POST_MORTEM_TOPIC};
 pub use event::*;
 pub use explain::{Blocker, Explanation, Incident, Placement, Reason, Refusal, Rule, ScoreRow};
 pub use group::StateCounts;
@@ -73,6 +75,7 @@ pub use timeout::TimeoutReason;
 pub use worker::MemoryState;
 
 use client::Clients;
+use deaths::Deaths;
 use explain::decision::{Considered, Decisions};
 use explain::incident::Incidents;
 use group::Groups;
@@ -134,6 +137,7 @@ pub struct State {
     story: Story,
     decisions: Decisions,
     incidents: Incidents,
+    deaths: Deaths,
     /// Transitions since the shell last took them, while it wants them.
     observed: Option<Vec<ObservedTransition>>,
     erred_tasks: std::collections::VecDeque<ErredTask>,
@@ -199,6 +203,7 @@ impl State {
             story: Story::new(config.transition_log_length),
             decisions: Decisions::new(config.decision_log_length),
             incidents: Incidents::new(config.decision_log_length),
+            deaths: Deaths::default(),
             observed: None,
             erred_tasks: std::collections::VecDeque::new(),
             type_names: FastSet::default(),
@@ -261,6 +266,7 @@ impl State {
             Event::Retry { keys, stimulus_id } => self.retry(&keys, stimulus_id),
             Event::Restart { stimulus_id } => self.restart(stimulus_id),
             Event::AddWorker(worker) => self.add_worker(*worker),
+            Event::PostMortem { worker, report } => self.take_post_mortem(&worker, &report),
             Event::RemoveWorker { worker, expected, close, stimulus_id } => {
                 self.stimulus_id = stimulus_id;
                 self.remove_worker(&worker, expected, close);

@@ -7,6 +7,7 @@ use dask_protocol::message::WorkerStatus;
 use dask_protocol::{Address, Value};
 
 use super::config::MemoryMeasure;
+use super::deaths::SAMPLES_MAX;
 use super::event::{NewWorker, Runtime, Seconds, WorkerHeartbeat};
 use super::ids::{FastMap, FastSet, PrefixId, TaskId, WorkerId};
 
@@ -93,6 +94,8 @@ pub(super) struct Worker {
     pub(super) spilled_disk: u64,
     pub(super) unmanaged_old: u64,
     unmanaged_history: VecDeque<(Seconds, u64)>,
+    /// The memory figures of its latest heartbeats.
+    pub(super) memory_curve: VecDeque<(Seconds, u64)>,
 }
 
 impl Worker {
@@ -131,6 +134,7 @@ impl Worker {
             spilled_disk: 0,
             unmanaged_old: 0,
             unmanaged_history: VecDeque::new(),
+            memory_curve: VecDeque::new(),
         }
     }
 
@@ -149,6 +153,10 @@ impl Worker {
     pub(super) fn observe_memory(&mut self, heartbeat: &WorkerHeartbeat, now: Seconds, recent: Seconds) {
         self.last_seen = now;
         self.memory = heartbeat.memory;
+        if self.memory_curve.len() >= SAMPLES_MAX {
+            self.memory_curve.pop_front();
+        }
+        self.memory_curve.push_back((now, heartbeat.memory));
         self.spilled_memory = heartbeat.spilled_memory;
         self.spilled_disk = heartbeat.spilled_disk;
         let held = u64::try_from(self.nbytes).unwrap_or(u64::MAX);

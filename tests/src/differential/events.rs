@@ -52,6 +52,8 @@ pub fn event(event: &Event, runs: &Runs) -> Option<Json> {
         Event::RemoveWorker { worker, expected, close, .. } => {
             json!({"op": "remove-worker", "worker": worker.as_str(), "expected": expected, "close": close})
         }
+        // Upstream knows no such event.
+        Event::PostMortem { .. } => return None,
         Event::Heartbeat(heartbeat) => json!({
             "op": "heartbeat", "worker": heartbeat.worker.as_str(), "bandwidth": heartbeat.bandwidth,
             "executing": heartbeat.executing.iter().map(|(key, s)| json!([key.to_string(), s])).collect::<Vec<_>>(),

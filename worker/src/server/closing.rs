@@ -14,10 +14,15 @@ use super::directory::LocalDirectory;
 use super::driver::Ended;
 use super::shared::{Shared, stimulus};
 use crate::executor::python::message::ToPython;
-use crate::state::Event;
+use crate::state::{Event, State};
 
 /// How long a closing worker waits for its Python process and for its last messages to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// How long a dying worker may take to tell of it: its tasks wait for that.
+const DEATH_WAIT: Duration = Duration::from_millis(500);
+/// Lines of its log that go with it.
+const DEATH_LOG_LINES: usize = 20;
 
 /// How a worker ended, and what that means for its process and nanny.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +102,8 @@ pub(super) async fn supervise(
     shared.request_close(closed.clone());
     info!(target: LOGGER, "Stopping worker at {}. Reason: {}", shared.identity.address, closed.reason);
     match &closed.end {
-        // A death has no farewell: the stream just breaks.
-        End::Died(_) => {
-            if let Some(stream) = shared.stream.get() {
-                stream.abort();
-            }
-        }
+        // A death has no farewell: the stream just breaks, after what is known of it.
+        End::Died(status) => tell_of_death(&shared, *status).await,
         End::Leaving | End::Restarting => say_farewell(&shared, &closed).await,
     }
     shared.stop.cancel();
@@ -115,6 +116,28 @@ fn stream_lost(shared: &Shared) -> Closed {
     let asked = Closed::leaving("worker-handle-scheduler-connection-broken");
     shared.request_close(asked.clone());
     asked
+}
+
+/// Tells the scheduler how the Python process died, as far as it can be told at once.
+async fn tell_of_death(shared: &Arc<Shared>, status: ExitStatus) {
+    let Some(stream) = shared.stream.get() else { return };
+    let told = async {
+        let running = |state: &State| state.executing().map(|(key, _, _)| Value::from(key)).collect::<Vec<_>>();
+        let executing = shared.ask(running).await.unwrap_or_default();
+        let records = shared.logs.recent("distributed", 0.0, Some(DEATH_LOG_LINES));
+        let log = records.into_iter().map(|record| Value::from(record.line)).collect();
+        let msg = Value::map([
+            ("exit", Value::from(format!("lost its Python process, which ended with {status}"))),
+            ("executing", Value::Array(executing)),
+            ("log", Value::Array(log)),
+        ]);
+        shared.send(LogEvent { topic: "worker-post-mortem".into(), msg });
+        stream.close();
+        stream.closed().await;
+    };
+    if tokio::time::timeout(DEATH_WAIT, told).await.is_err() {
+        stream.abort();
+    }
 }
 
 /// Tells the scheduler, tears plugins down, and sends what is left to send.

@@ -10,10 +10,11 @@ mod text;
 mod value;
 mod warning;
 
-use dask_protocol::Key;
 use dask_protocol::message::RunId;
+use dask_protocol::{Address, Key};
 
 use super::State;
+use super::deaths::PostMortem;
 use super::event::Seconds;
 use super::ids::{TaskId, WorkerId};
 use super::task::TaskState;
@@ -49,6 +50,8 @@ pub struct Explanation {
     pub earlier: Vec<Placement>,
     /// What went other than planned, oldest first.
     pub incidents: Vec<(Seconds, Incident)>,
+    /// The workers that died with it, and what is known of that.
+    pub deaths: Vec<(Address, PostMortem)>,
 }
 
 /// Why a task was sent to a worker, with the facts as they were then.
@@ -88,6 +91,11 @@ pub struct ScoreRow {
 }
 
 impl State {
+    fn known_deaths(&self, key: &Key) -> Vec<(Address, PostMortem)> {
+        let known = |worker: Address| self.post_mortem(&worker).cloned().map(|death| (worker, death));
+        self.died_with(key).into_iter().filter_map(known).collect()
+    }
+
     /// Everything known about why a key is where it is. Costs nothing until somebody asks; then as much as a scan of the
     /// rings and of the queue.
     pub fn explain(&self, key: &Key) -> Explanation {
@@ -105,6 +113,7 @@ impl State {
             placement: placements.pop(),
             earlier,
             incidents: self.incidents.about(key),
+            deaths: self.known_deaths(key),
         }
     }
 

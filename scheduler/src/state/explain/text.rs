@@ -73,6 +73,9 @@ impl Display for Explanation {
         for (at, incident) in &self.incidents {
             write!(f, "\n  {} ago: {incident}", Span(self.now - at))?;
         }
+        for (worker, death) in &self.deaths {
+            write!(f, "\nWorker {worker} {death}")?;
+        }
         Ok(())
     }
 }

@@ -7,6 +7,9 @@ use super::{Blocker, Explanation, Placement, Reason, ScoreRow};
 impl Explanation {
     /// As a map; `text` is the whole in words.
     pub fn to_value(&self) -> Value {
+        let deaths = self.deaths.iter().map(|(worker, death)| {
+            Value::map([("worker", Value::from(worker.as_str())), ("text", death.to_string().into())])
+        });
         let incidents = self.incidents.iter().map(|(at, incident)| {
             Value::map([("at", (*at).into()), ("kind", incident.name().into()), ("text", incident.to_string().into())])
         });
@@ -19,6 +22,7 @@ impl Explanation {
             ("stealing", self.stealing.as_deref().into()),
             ("placement", self.placement.as_ref().map(Placement::to_value).into()),
             ("earlier", Value::Array(self.earlier.iter().map(Placement::to_value).collect())),
+            ("deaths", Value::Array(deaths.collect())),
             ("incidents", Value::Array(incidents.collect())),
             ("text", self.to_string().into()),
         ])

@@ -5,7 +5,8 @@ use dask_protocol::message::{SchedulerToClient, TopicEvent};
 
 use super::super::State;
 use super::super::action::Action;
-use super::super::ids::{ClientSlot, FastSet, IdSet, TaskId};
+use super::super::event::Runtime;
+use super::super::ids::{ClientSlot, FastSet, IdSet, TaskId, WorkerId};
 
 /// Dependents looked at to find the clients that wait for a task.
 const DEPENDENTS_MAX: usize = 10_000;
@@ -24,14 +25,9 @@ impl State {
             self.workers.len(),
             self.reason(id, false),
         );
-        tracing::warn!(target: "distributed.scheduler", "{text}");
         let group = task.group;
         self.groups.group_mut(group).warned = true;
-        for client in self.who_waits_for(id).iter() {
-            // The topic to which Python's clients listen for warnings.
-            let event = TopicEvent { topic: "warn".into(), event: (self.now, Value::from(text.as_str())) };
-            self.send_client(client, SchedulerToClient::from(event));
-        }
+        self.warn_waiters(id, &text);
         let msg = Value::map([
             ("action", "no-suitable-worker".into()),
             ("key", Value::from(&self.tasks[id].key)),
@@ -39,6 +35,35 @@ impl State {
             ("stimulus_id", (&*self.stimulus_id).into()),
         ]);
         self.out.push(Action::LogEvent { topic: "scheduler".into(), msg });
+    }
+
+    /// A task goes to a worker. If it has a `timeout` and the worker is upstream's, which knows none, whoever waits for it
+    /// is warned, once per group.
+    pub(in crate::state) fn warn_if_timeout_is_ignored(&mut self, id: TaskId, worker: WorkerId) {
+        let task = &self.tasks[id];
+        if task.annotations.timeout.is_none() || self.workers[worker].runtimes[Runtime::Native.number()] {
+            return;
+        }
+        let group = task.group;
+        if std::mem::replace(&mut self.groups.group_mut(group).timeout_warned, true) {
+            return;
+        }
+        let text = format!(
+            "Task {} has a timeout, but worker {} is one of dask.distributed's, which does not know timeouts: it may run \
+             there for any time",
+            self.tasks[id].key, self.workers[worker].address,
+        );
+        self.warn_waiters(id, &text);
+    }
+
+    /// Logs a warning, and shows it to the users whose clients wait for a task.
+    fn warn_waiters(&mut self, id: TaskId, text: &str) {
+        tracing::warn!(target: "distributed.scheduler", "{text}");
+        for client in self.who_waits_for(id).iter() {
+            // The topic to which Python's clients listen for warnings.
+            let event = TopicEvent { topic: "warn".into(), event: (self.now, Value::from(text)) };
+            self.send_client(client, SchedulerToClient::from(event));
+        }
     }
 
     /// Clients that want a task, or something built on it.

@@ -122,6 +122,7 @@ impl State {
             span_id: self.groups.group(task.group).span_id.clone(),
         };
         self.send_worker(worker, message);
+        self.warn_if_timeout_is_ignored(id, worker);
     }
 
     /// Takes a task off its worker (`_exit_processing_common`); the worker, if it is still registered.
