@@ -71,7 +71,7 @@ fn exceptions() -> Reply {
     let key = Key::tuple([Key::from("x"), Key::from(1)]);
     let resources = [("GPU".to_owned(), 1.0)].into_iter().collect();
     let all = [
-        KilledWorker { task: &key, last_worker: "tcp://127.0.0.1:1", allowed_failures: 3 }.pickled(),
+        KilledWorker { task: &key, last_worker: "tcp://127.0.0.1:1", allowed_failures: 3, notes: &[] }.pickled(),
         NoWorkerError { task: &key, timeout: 1.5 }.pickled(),
         NoValidWorkerError {
             task: &key,

@@ -62,6 +62,11 @@ def wait_for(name):
     return Event(name).wait(timeout=ANSWER_SECONDS_MAX)
 
 
+def spin():
+    while True:
+        pass
+
+
 class Counter:
     """An actor."""
 
@@ -270,7 +275,33 @@ def persisted(user):
     user.check(user.client.compute(kept.sum()), 100)
 
 
+def overdue(user):
+    """An endless loop that ends at its timeout, or a wait for which its Python process is replaced."""
+    with dask.annotate(timeout=0.3):
+        if user.rng.random() < 0.7:
+            future = user.client.submit(spin, pure=False)
+        else:
+            future = user.client.submit(time.sleep, 3600, pure=False)
+    try:
+        future.result(timeout=ANSWER_SECONDS_MAX)
+    except TimeoutError as error:
+        assert future.key in str(error), "no answer at all"
+    except LOST:
+        pass
+    else:
+        raise AssertionError("an endless task ended")
+
+
+def abandoned(user):
+    """A running task that is cancelled."""
+    future = user.client.submit(spin, pure=False)
+    time.sleep(HOLD_SECONDS_MAX)
+    future.cancel()
+
+
 OPERATIONS = [
+    overdue,
+    abandoned,
     chain,
     fan,
     shared_keys,

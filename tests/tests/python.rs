@@ -51,7 +51,10 @@ fn killed_worker_tells_how_its_workers_died() {
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {
-    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours, WorkerKind::Ours], &[]);
+    let mut cluster = Cluster::start(&[], &[]);
+    for _ in 0..3 {
+        cluster.add_worker_with(WorkerKind::Ours, &["--interrupt-grace", "500ms"]);
+    }
     cluster.pytest(&["-s", "test_chaos.py"]);
 }
 

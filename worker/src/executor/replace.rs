@@ -189,7 +189,7 @@ fn give_up_threads(shared: &Shared, old: &Python) {
         if !shared.end_python_run(&key, run_id) {
             continue;
         }
-        warn!(target: "distributed.worker", "Task {key} goes on in a thread that was given up: {limit} s over");
+        warn!(target: "distributed.worker", "Task {key} goes on in a thread that was given up: it is over its timeout of {limit} s");
         old.tell(ToPython::GiveUp { key: key.clone(), run_id });
         let outcome = overdue_failure(shared, &key, limit, "its thread was given up");
         shared.notify(Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus("task-timeout") });
