@@ -17,6 +17,9 @@ use dask_scheduler::state::{
     Action, Annotations, Config, Event, NewTask, NewWorker, Runtime, State, TaskSpec, UpdateGraph,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CLIENT: &str = "Client-bench";
 const THREADS_PER_WORKER: u32 = 2;
 

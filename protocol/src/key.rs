@@ -7,7 +7,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -26,7 +25,7 @@ enum Repr {
     /// Only integers above `i64::MAX`.
     UInt(u64),
     Float(f64),
-    Bytes(Bytes),
+    Bytes(Arc<[u8]>),
     Tuple(Arc<[Key]>),
 }
 
@@ -74,8 +73,8 @@ impl Key {
     }
 
     /// A bytes key.
-    pub fn bytes(b: impl Into<Bytes>) -> Key {
-        Key(Repr::Bytes(b.into()))
+    pub fn bytes(b: impl AsRef<[u8]>) -> Key {
+        Key(Repr::Bytes(b.as_ref().into()))
     }
 
     /// A tuple key.
@@ -451,7 +450,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
         Ok(Key::float(f))
     }
     fn visit_bytes<E>(self, b: &[u8]) -> Result<Key, E> {
-        Ok(Key::bytes(Bytes::copy_from_slice(b)))
+        Ok(Key::bytes(b))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Key, A::Error> {
         if self.depth >= KEY_DEPTH_MAX {

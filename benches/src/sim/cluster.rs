@@ -112,29 +112,48 @@ struct Cluster<'a> {
     computing: f64,
     outcome: Outcome,
     erred: Option<Key>,
+    /// What the scheduler was told and when, if somebody wants to know.
+    told: Option<Vec<(f64, Event)>>,
 }
 
 /// Runs a workload; `progress` is told how many tasks are done so far, from time to time.
 ///
 /// # Errors
 /// [`RunError`] when it cannot be finished.
-pub fn run(workload: &Workload, settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Outcome, RunError> {
-    let mut cluster = Cluster::new(workload, settings);
-    let mut told = 0;
-    while !cluster.is_done() {
-        cluster.step()?;
-        /// Tasks between two reports of progress.
-        const PROGRESS: u64 = 1000;
-        if cluster.outcome.tasks >= told + PROGRESS {
-            told = cluster.outcome.tasks;
-            progress(told);
-        }
-    }
-    Ok(cluster.finish())
+pub fn run(workload: &Workload, settings: &Settings, progress: impl FnMut(u64)) -> Result<Outcome, RunError> {
+    Ok(Cluster::new(workload, settings, None).run(progress)?.finish())
+}
+
+/// Runs a workload and returns everything the scheduler was told, and when.
+///
+/// # Errors
+/// [`RunError`] when it cannot be finished.
+pub fn record(
+    workload: &Workload,
+    settings: &Settings,
+    progress: impl FnMut(u64),
+) -> Result<(Outcome, Vec<(f64, Event)>), RunError> {
+    let mut cluster = Cluster::new(workload, settings, Some(Vec::new())).run(progress)?;
+    let told = cluster.told.take().unwrap_or_default();
+    Ok((cluster.finish(), told))
 }
 
 impl<'a> Cluster<'a> {
-    fn new(workload: &'a Workload, settings: &'a Settings) -> Cluster<'a> {
+    fn run(mut self, mut progress: impl FnMut(u64)) -> Result<Cluster<'a>, RunError> {
+        /// Tasks between two reports of progress.
+        const PROGRESS: u64 = 1000;
+        let mut reported = 0;
+        while !self.is_done() {
+            self.step()?;
+            if self.outcome.tasks >= reported + PROGRESS {
+                reported = self.outcome.tasks;
+                progress(reported);
+            }
+        }
+        Ok(self)
+    }
+
+    fn new(workload: &'a Workload, settings: &'a Settings, told: Option<Vec<(f64, Event)>>) -> Cluster<'a> {
         let nthreads = settings.shape.nthreads();
         let workers: Vec<SimWorker> = nthreads
             .iter()
@@ -164,6 +183,7 @@ impl<'a> Cluster<'a> {
             computing: 0.0,
             outcome: Outcome::default(),
             erred: None,
+            told,
         };
         cluster.begin();
         cluster
@@ -243,6 +263,9 @@ impl<'a> Cluster<'a> {
 
     /// An event for the scheduler, and what it decides.
     fn tell_scheduler(&mut self, event: Event) {
+        if let Some(told) = &mut self.told {
+            told.push((self.now, event.clone()));
+        }
         let mut actions = std::mem::take(&mut self.actions);
         let begin = cpu_seconds();
         self.state.handle(self.now, event, &mut actions);

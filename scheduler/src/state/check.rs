@@ -82,7 +82,7 @@ impl State {
                 }
                 if let Some(worker) = task.processing_on {
                     assert!(self.workers.is_registered(worker), "{key}: processing on a registered worker");
-                    assert!(self.workers[worker].processing.contains(&id), "{key}: its worker knows it");
+                    assert!(self.workers[worker].processing.contains(id), "{key}: its worker knows it");
                 }
             }
             TaskState::Memory => {
@@ -101,6 +101,8 @@ impl State {
         let worker = &self.workers[id];
         let address = &worker.address;
         assert_eq!(self.running.contains(&id), worker.is_running(), "{address}: in `running` iff running");
+        assert_eq!(worker.runs, worker.is_running(), "{address}: knows whether it is in `running`");
+        assert_eq!(worker.is_saturated, self.saturated.contains(&id), "{address}: knows whether it is in `saturated`");
         assert_eq!(self.idle.running.contains(&self.workers, id), worker.is_running(), "{address}: ranked iff running");
         let listed = self.idle.idle.contains(&self.workers, id);
         assert_eq!(worker.is_idle, listed, "{address}: knows whether it is listed as idle");
@@ -118,7 +120,7 @@ impl State {
             assert!(self.tasks[*task].who_has.contains(id), "{address}: holds what says so");
         }
         let mut counts = FastMap::<PrefixId, u32>::default();
-        for &task in &worker.processing {
+        for task in worker.processing.iter() {
             assert_eq!(self.tasks[task].processing_on, Some(id), "{address}: processes what says so");
             let long_running = self.tasks[task].long_running;
             assert_eq!(worker.long_running.contains(&task), long_running, "{address}: knows what seceded");
@@ -126,7 +128,8 @@ impl State {
                 *counts.entry(self.tasks[task].prefix).or_insert(0) += 1;
             }
         }
-        assert_eq!(worker.prefix_count, counts, "{address}: tasks per prefix are counted");
+        let counted: FastMap<PrefixId, u32> = worker.prefix_count.iter().copied().collect();
+        assert_eq!(counted, counts, "{address}: tasks per prefix are counted");
         let needs: u128 = worker.needs_what.values().map(|need| u128::from(need.nbytes)).sum();
         assert_eq!(worker.network_occupancy, needs, "{address}: network occupancy is the sum of needs");
         for actor in &worker.actors {

@@ -94,7 +94,7 @@ impl<I: Copy + Default + Eq + Hash> IdSet<I> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = I> + '_ {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = I> + '_ {
         (0..self.len()).map(|position| self.at(position))
     }
 

@@ -137,7 +137,7 @@ impl State {
 
     /// What a leaving worker was processing runs elsewhere; if it died once too often with a task, the task errs.
     fn interrupt_processing(&mut self, id: WorkerId, expected: bool) -> Vec<Key> {
-        let processing: Vec<TaskId> = self.workers[id].processing.iter().copied().collect();
+        let processing: Vec<TaskId> = self.workers[id].processing.iter().collect();
         let address = self.workers[id].address.clone();
         for &task in &processing {
             if !expected {

@@ -11,7 +11,7 @@ impl State {
     pub(super) fn decide_worker_native(&mut self, id: TaskId) -> Option<WorkerId> {
         self.mark_holders(id);
         let mut candidates = std::mem::take(&mut self.scratch_workers);
-        candidates.retain(|worker| self.running.contains(worker));
+        candidates.retain(|worker| self.workers[*worker].runs);
         if candidates.is_empty() {
             candidates.extend(self.idle.running.ids());
         }

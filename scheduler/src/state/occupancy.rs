@@ -82,7 +82,7 @@ impl State {
             self.uncount_processing(task, worker);
         }
         self.total_processing -= 1;
-        self.workers[worker].processing.swap_remove(&task);
+        self.workers[worker].processing.remove(task);
         if self.workers[worker].needs_what.is_empty() {
             return;
         }
@@ -101,7 +101,11 @@ impl State {
 
     fn count_processing(&mut self, task: TaskId, worker: WorkerId) {
         let id = self.tasks[task].prefix;
-        *self.workers[worker].prefix_count.entry(id).or_insert(0) += 1;
+        let counts = &mut self.workers[worker].prefix_count;
+        match counts.iter_mut().find(|(prefix, _)| *prefix == id) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((id, 1)),
+        }
         let prefix = self.groups.prefix_mut(id);
         prefix.processing += 1;
         self.total_compute_ns += u128::from(prefix.estimate_ns);
@@ -110,10 +114,11 @@ impl State {
     fn uncount_processing(&mut self, task: TaskId, worker: WorkerId) {
         let id = self.tasks[task].prefix;
         let counts = &mut self.workers[worker].prefix_count;
-        let count = counts.get_mut(&id).expect("a processing task is counted under its prefix");
-        *count -= 1;
-        if *count == 0 {
-            counts.swap_remove(&id);
+        let place = counts.iter().position(|(prefix, _)| *prefix == id);
+        let place = place.expect("a processing task is counted under its prefix");
+        counts[place].1 -= 1;
+        if counts[place].1 == 0 {
+            counts.swap_remove(place);
         }
         let prefix = self.groups.prefix_mut(id);
         prefix.processing -= 1;

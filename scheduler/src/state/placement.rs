@@ -62,9 +62,13 @@ pub(super) struct IdleWorkers {
 impl State {
     /// Adds a running worker to the sets, or takes one that no longer runs out of them.
     pub(super) fn set_running(&mut self, id: WorkerId, running: bool) {
-        let changed = if running { self.running.insert(id) } else { self.running.shift_remove(&id) };
-        if !changed {
+        if std::mem::replace(&mut self.workers[id].runs, running) == running {
             return;
+        }
+        if running {
+            self.running.insert(id);
+        } else {
+            self.running.shift_remove(&id);
         }
         self.idle.running.set(&self.workers, id, running);
         for runtime in Runtime::ALL {
@@ -75,7 +79,7 @@ impl State {
         }
         if !running {
             self.set_idle(id, false);
-            self.saturated.swap_remove(&id);
+            self.set_saturated(id, false);
             self.set_slot_ratio(id, None);
             Runtime::ALL.into_iter().for_each(|runtime| self.queue.unkeep(runtime, id));
         }
@@ -89,10 +93,9 @@ impl State {
     /// Re-evaluates whether a worker is idle or saturated (`check_idle_saturated`); `occupancy` where it is known.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub(super) fn check_idle_saturated(&mut self, id: WorkerId, occupancy: Option<Seconds>) {
-        if !self.running.contains(&id) {
+        let Some(worker) = self.workers.get(id).filter(|worker| worker.runs) else {
             return;
-        }
-        let worker = &self.workers[id];
+        };
         let (processing, nthreads) = (worker.processing.len(), worker.nthreads as usize);
         let mut idle = processing < nthreads;
         let mut saturated = false;
@@ -105,12 +108,19 @@ impl State {
             saturated = !idle && pending > SATURATED_PENDING && pending > SATURATED_RATIO * average;
         }
         self.set_idle(id, idle);
+        self.set_saturated(id, saturated);
+        self.update_slots(id);
+    }
+
+    fn set_saturated(&mut self, id: WorkerId, saturated: bool) {
+        if std::mem::replace(&mut self.workers[id].is_saturated, saturated) == saturated {
+            return;
+        }
         if saturated {
             self.saturated.insert(id);
         } else {
             self.saturated.swap_remove(&id);
         }
-        self.update_slots(id);
     }
 
     fn set_idle(&mut self, id: WorkerId, idle: bool) {
@@ -297,7 +307,7 @@ impl State {
             candidates.clear();
             candidates.extend(self.idle.running.ids());
         }
-        candidates.retain(|worker| self.running.contains(worker));
+        candidates.retain(|worker| self.workers[*worker].runs);
         if restricted {
             let holders = candidates.len();
             candidates.retain(|worker| self.is_valid_worker(id, *worker));

@@ -214,19 +214,18 @@ impl State {
 
     /// Keys a worker holds; none if it is unknown.
     pub fn has_what(&self, worker: &Address) -> Vec<Key> {
-        self.worker_keys(worker, |worker| &worker.has_what)
+        let Some(id) = self.workers.id(worker) else {
+            return Vec::new();
+        };
+        self.workers[id].has_what.iter().map(|task| self.tasks[*task].key.clone()).collect()
     }
 
     /// Keys a worker was given to compute; none if it is unknown.
     pub fn processing(&self, worker: &Address) -> Vec<Key> {
-        self.worker_keys(worker, |worker| &worker.processing)
-    }
-
-    fn worker_keys(&self, address: &Address, set: fn(&Worker) -> &super::ids::FastSet<super::ids::TaskId>) -> Vec<Key> {
-        let Some(id) = self.workers.id(address) else {
+        let Some(id) = self.workers.id(worker) else {
             return Vec::new();
         };
-        set(&self.workers[id]).iter().map(|task| self.tasks[*task].key.clone()).collect()
+        self.workers[id].processing.iter().map(|task| self.tasks[task].key.clone()).collect()
     }
 
     /// Bytes of a key's result, with the default where they are unknown; none if the key is.

@@ -1,14 +1,17 @@
 //! What the scheduler knows of one task, and where tasks are kept.
 
+use std::hash::BuildHasher;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use dask_protocol::message::{ErrorInfo, Priority, RunId};
 use dask_protocol::{Address, Key, Value};
+use hashbrown::hash_table::{Entry, HashTable};
+use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use super::event::{Annotations, Runtime, TaskSpec};
-use super::ids::{ClientSlot, FastMap, GroupId, IdSet, PrefixId, TaskId, WorkerId};
+use super::ids::{ClientSlot, GroupId, IdSet, PrefixId, TaskId, WorkerId};
 
 /// The states of a task, by dask's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -209,7 +212,12 @@ pub(super) fn sortable(x: f64) -> i64 {
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     slots: Slab<Task>,
-    ids: FastMap<Key, TaskId>,
+    /// Four bytes a task: the keys themselves are looked at in the slots, which whoever asks for an id reads next anyway.
+    ids: HashTable<TaskId>,
+}
+
+fn hash(key: &Key) -> u64 {
+    FxBuildHasher.hash_one(key)
 }
 
 impl Tasks {
@@ -218,7 +226,7 @@ impl Tasks {
     }
 
     pub(super) fn id(&self, key: &Key) -> Option<TaskId> {
-        self.ids.get(key).copied()
+        self.ids.find(hash(key), |id| self.slots[id.index()].key == *key).copied()
     }
 
     pub(super) fn get(&self, id: TaskId) -> Option<&Task> {
@@ -231,21 +239,24 @@ impl Tasks {
 
     /// Every task with its id, in no particular but a reproducible order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        self.ids.values().map(|&id| (id, &self[id]))
+        self.slots.iter().map(|(index, task)| (TaskId::from_index(index), task))
     }
 
     /// Makes room for `additional` more.
     pub(super) fn reserve(&mut self, additional: usize) {
-        self.ids.reserve(additional);
+        let slots = &self.slots;
+        self.ids.reserve(additional, |id| hash(&slots[id.index()].key));
         self.slots.reserve(additional);
     }
 
     /// The id under a key, and whether it is new: then `make` built the task.
     pub(super) fn get_or_insert_with(&mut self, key: &Key, make: impl FnOnce() -> Task) -> (TaskId, bool) {
-        match self.ids.entry(key.clone()) {
-            indexmap::map::Entry::Occupied(entry) => (*entry.get(), false),
-            indexmap::map::Entry::Vacant(entry) => {
-                let id = TaskId::from_index(self.slots.insert(make()));
+        let slots = &mut self.slots;
+        let is_key = |id: &TaskId| slots[id.index()].key == *key;
+        match self.ids.entry(hash(key), is_key, |id| hash(&slots[id.index()].key)) {
+            Entry::Occupied(entry) => (*entry.get(), false),
+            Entry::Vacant(entry) => {
+                let id = TaskId::from_index(slots.insert(make()));
                 entry.insert(id);
                 (id, true)
             }
@@ -254,7 +265,9 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, id: TaskId) -> Task {
         let task = self.slots.remove(id.index());
-        self.ids.swap_remove(&task.key);
+        if let Ok(entry) = self.ids.find_entry(hash(&task.key), |other| *other == id) {
+            entry.remove();
+        }
         task
     }
 }

@@ -5,11 +5,12 @@ use std::ops::{Index, IndexMut};
 
 use dask_protocol::message::WorkerStatus;
 use dask_protocol::{Address, Value};
+use smallvec::SmallVec;
 
 use super::config::MemoryMeasure;
 use super::deaths::SAMPLES_MAX;
 use super::event::{NewWorker, Runtime, Seconds, WorkerHeartbeat};
-use super::ids::{FastMap, FastSet, PrefixId, TaskId, WorkerId};
+use super::ids::{FastMap, FastSet, IdSet, PrefixId, TaskId, WorkerId};
 
 /// A worker's memory by origin, in bytes (`MemoryState`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,21 +65,25 @@ pub(super) struct Worker {
     pub(super) runtimes: [bool; Runtime::COUNT],
     pub(super) resources: FastMap<String, f64>,
     pub(super) used_resources: FastMap<String, f64>,
-    pub(super) processing: FastSet<TaskId>,
+    pub(super) processing: IdSet<TaskId>,
     pub(super) long_running: FastSet<TaskId>,
     pub(super) has_what: FastSet<TaskId>,
     pub(super) actors: FastSet<TaskId>,
     pub(super) needs_what: FastMap<TaskId, Need>,
     /// Tasks processing per prefix, without long-running ones.
-    pub(super) prefix_count: FastMap<PrefixId, u32>,
+    pub(super) prefix_count: SmallVec<[(PrefixId, u32); 4]>,
     /// Bytes of results held. Wide, so that no peer's figures can overflow it.
     pub(super) nbytes: u128,
     /// Bytes of results that tasks here must fetch first.
     pub(super) network_occupancy: u128,
     /// Place among all workers in order of address.
     pub(super) rank: u32,
+    /// Whether it is among the running workers.
+    pub(super) runs: bool,
     /// Whether it is among the idle workers: the list itself is only searched when this changes.
     pub(super) is_idle: bool,
+    /// Whether it is among the saturated workers.
+    pub(super) is_saturated: bool,
     /// Its ratio in the index of workers with free slots, if it is there.
     pub(super) slot_ratio: Option<u64>,
     /// Scratch of placement: the round in which `held` was last used.
@@ -114,16 +119,18 @@ impl Worker {
             runtimes,
             resources: new.resources.into_iter().collect(),
             used_resources: FastMap::default(),
-            processing: FastSet::default(),
+            processing: IdSet::default(),
             long_running: FastSet::default(),
             has_what: FastSet::default(),
             actors: FastSet::default(),
             needs_what: FastMap::default(),
-            prefix_count: FastMap::default(),
+            prefix_count: SmallVec::new(),
             nbytes: 0,
             network_occupancy: 0,
             rank: 0,
+            runs: false,
             is_idle: false,
+            is_saturated: false,
             slot_ratio: None,
             mark: 0,
             held: 0,

@@ -196,7 +196,7 @@ impl State {
     /// A victim's tasks that could be moved, by level; at most `limit`, those sent last first.
     fn stealable(&self, victim: WorkerId, limit: usize) -> [Vec<TaskId>; LEVELS] {
         let mut levels: [Vec<TaskId>; LEVELS] = Default::default();
-        for &id in self.workers[victim].processing.iter().rev().take(limit) {
+        for id in self.workers[victim].processing.iter().rev().take(limit) {
             if let Some(level) = self.steal_level(id) {
                 levels[level].push(id);
             }

@@ -89,6 +89,19 @@ fn unreachable_peer_holds_nothing_any_more() {
 }
 
 #[test]
+fn input_that_is_asked_for_again_when_its_holder_is_gone_is_missing() {
+    let mut config = Config::new(Address::new(OWN), 1);
+    config.transfer_message_bytes_max = 1;
+    let mut rig = Rig::with(config);
+    rig.acquire("x", &[PEER]);
+    rig.acquire("a", &[PEER]);
+    rig.compute(compute("x").needs("a", &[PEER]));
+    assert_eq!((rig.name("x"), rig.name("a")), (Some("resumed"), Some("fetch")));
+    rig.gather_done(PEER, GatherOutcome::Unreachable);
+    assert_eq!((rig.name("x"), rig.name("a")), (Some("waiting"), Some("missing")));
+}
+
+#[test]
 fn removed_worker_is_not_asked() {
     let mut rig = Rig::new(1);
     rig.event(Event::Pause { stimulus_id: "memory".into() });

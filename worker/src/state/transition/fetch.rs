@@ -18,7 +18,8 @@ impl State {
                 self.enter_released(cx, id);
                 cx.recommend(id, Target::Waiting);
             }
-            Target::Missing if self.task(id).who_has.is_empty() => {
+            // What is asked to be fetched again in the event in which its last holder left is missing as well.
+            Target::Missing | Target::Fetch if self.task(id).who_has.is_empty() => {
                 self.leave_fetch(id);
                 self.enter_missing(cx, id);
             }
