@@ -132,7 +132,7 @@ impl State {
     /// A worker leaves without having said so: what is known of it is kept.
     pub(super) fn note_death(&mut self, id: WorkerId) {
         let worker = &self.workers[id];
-        let keys = worker.processing.iter().take(KEYS_MAX).filter_map(|task| Some(self.tasks.get(*task)?.key.clone()));
+        let keys = worker.processing.iter().take(KEYS_MAX).filter_map(|task| Some(self.tasks.get(task)?.key.clone()));
         let keys: Vec<Key> = keys.collect();
         let death = self.deaths.of(&worker.address);
         death.at = Some(self.now);
