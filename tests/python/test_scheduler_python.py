@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from distributed import Client, SchedulerPlugin, get_worker, wait
+from distributed import Client, SchedulerPlugin, WorkerPlugin, get_worker, wait
 from distributed.core import connect
 from distributed.protocol.pickle import dumps
 from waiting import RESULT_TIMEOUT, eventually
@@ -211,6 +211,47 @@ class Failing(SchedulerPlugin):
 def test_a_plugin_that_fails_to_start_says_so(client):
     with pytest.raises(RuntimeError, match="this plugin cannot start"):
         client.register_plugin(Failing())
+
+
+class Described:
+    """A value that only pickle can carry."""
+
+    def __init__(self, what):
+        self.what = what
+
+
+class DescribingWorkers(WorkerPlugin):
+    name = "describing"
+
+    def setup(self, worker):
+        worker.handlers["dask_test_describe"] = lambda what: Described(what * 2)
+
+
+class Describing(SchedulerPlugin):
+    name = "describing"
+
+    async def start(self, scheduler):
+        self.scheduler = scheduler
+        scheduler.handlers["dask_test_describe"] = self.describe
+        await scheduler.register_worker_plugin(None, dumps(DescribingWorkers()), "describing", idempotent=True)
+
+    async def describe(self, what):
+        if what is None:
+            raise ValueError("nothing to describe")
+        described = await self.scheduler.broadcast(msg={"op": "dask_test_describe", "what": what})
+        return Described([answer.what for answer in described.values()])
+
+
+def test_plugins_add_operations_to_scheduler_and_workers(client, n_workers):
+    client.register_plugin(Describing())
+    try:
+        described = client.sync(client.scheduler.dask_test_describe, what="ab")
+        assert isinstance(described, Described) and described.what == ["abab"] * n_workers
+        with pytest.raises(ValueError, match="nothing to describe"):
+            client.sync(client.scheduler.dask_test_describe, what=None)
+    finally:
+        client.unregister_scheduler_plugin("describing")
+        client.unregister_worker_plugin("describing")
 
 
 def test_an_uploaded_file_is_known_everywhere(client, tmp_path):

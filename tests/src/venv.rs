@@ -7,16 +7,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The release that is the reference for everything.
+pub const REFERENCE: &str = "2026.8.0";
+/// Names another release, which the tests are run with.
+const RELEASE_VARIABLE: &str = "DASK_TEST_RELEASE";
+
 /// What the environment holds; its name carries a hash of this, so a change makes a new one.
-pub const REQUIREMENTS: &[&str] =
-    &["dask[complete]==2026.8.0", "distributed==2026.8.0", "scikit-learn", "joblib", "pytest", "lz4", "zstandard"];
+fn requirements() -> Vec<String> {
+    let release = std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| REFERENCE.to_owned());
+    let mut requirements = vec![format!("dask[complete]=={release}"), format!("distributed=={release}")];
+    requirements.extend(["scikit-learn", "joblib", "pytest", "lz4", "zstandard"].map(String::from));
+    requirements
+}
 
 /// The interpreter of the environment, which is made first if need be (`progress` is told each step).
 ///
 /// # Errors
 /// When there is no usable `python3`, or a package cannot be installed; the text says which and shows pip's last lines.
 pub fn python(target: &Path, mut progress: impl FnMut(&str)) -> io::Result<PathBuf> {
-    let home = target.join(format!("python-{:016x}", hash(REQUIREMENTS)));
+    let requirements = requirements();
+    let home = target.join(format!("python-{:016x}", hash(&requirements)));
     let python = home.join("bin").join("python");
     let ready = home.join("ready");
     fs::create_dir_all(target)?;
@@ -30,10 +40,10 @@ pub fn python(target: &Path, mut progress: impl FnMut(&str)) -> io::Result<PathB
     }
     progress("making a virtual environment");
     run(Command::new("python3").args(["-m", "venv"]).arg(&home))?;
-    progress("installing dask[complete]==2026.8.0 and what the tests use");
+    progress(&format!("installing {} and what the tests use", requirements[0]));
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(REQUIREMENTS))?;
+        .args(&requirements))?;
     File::create(ready)?;
     Ok(python)
 }
@@ -62,7 +72,7 @@ fn run(command: &mut Command) -> io::Result<()> {
 }
 
 /// FNV-1a, so that the name stays the same between builds.
-fn hash(texts: &[&str]) -> u64 {
+fn hash(texts: &[String]) -> u64 {
     let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -2,16 +2,18 @@
 
 use dask_tests::cluster::{Cluster, WorkerKind};
 
+/// `.ci/run releases` runs this one with the releases before the reference, too.
 #[test]
 fn a_python_client_on_two_of_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
     cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_coordination.py", "test_diagnostics.py"]);
-    cluster.pytest(&[
-        "test_operations.py",
-        "test_scheduler_python.py",
-        "test_hardware.py",
-        "test_compatibility_table.py",
-    ]);
+    cluster.pytest(&["test_operations.py", "test_scheduler_python.py"]);
+}
+
+#[test]
+fn a_python_client_measures_restarts_and_kills_our_workers() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
+    cluster.pytest(&["test_hardware.py", "test_compatibility_table.py"]);
     cluster.pytest(&[
         "test_workers_restart.py",
         "test_nannies.py",

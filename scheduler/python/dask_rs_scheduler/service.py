@@ -10,7 +10,12 @@ from distributed.core import error_message
 from distributed.diagnostics.plugin import SchedulerPlugin, _get_plugin_name
 from distributed.protocol import pickle
 
+from .link import opened
+
 logger = logging.getLogger("distributed.scheduler")
+
+# Fields of a request that are not arguments of its handler.
+_RESERVED = ("op", "reply", "close", "serializers")
 
 # Plugins that every process which builds graphs must start too: they bring the modules that graphs refer to.
 _EVERYWHERE = ("SchedulerUploadFile",)
@@ -26,6 +31,7 @@ class Service:
         self._tasks = set()
         self._requests = {
             "run": self.run,
+            "handle": self.handle,
             "plugin-add": self.plugin_add,
             "plugin-remove": self.plugin_remove,
             "feed-open": self.feed_open,
@@ -66,6 +72,15 @@ class Service:
     async def run(self, function, args, kwargs, wait):
         """``run_function``."""
         return await upstream.run(self._scheduler, None, function, args=args, kwargs=kwargs, wait=wait)
+
+    async def handle(self, request):
+        """An operation that the scheduler does not know, by the handler that Python code has added for it."""
+        arguments = {name: opened(value) for name, value in request.items() if name not in _RESERVED}
+        handler = self._scheduler.handlers.get(request["op"])
+        if handler is None:
+            return {"known": False}
+        result = handler(**arguments)
+        return {"known": True, "result": await result if isawaitable(result) else result}
 
     async def plugin_add(self, plugin, name, idempotent):
         """``register_scheduler_plugin``; tells whether processes that build graphs must start the plugin too."""

@@ -120,7 +120,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "connection_stream" => Err(no_streams()),
         _ => match extensions::answer(server, &request).await {
             Some(answered) => answered,
-            None => Err(unknown(op)),
+            None => python::added_handler(server, &request).await.unwrap_or_else(|| Err(unknown(op))),
         },
     }
 }

@@ -86,3 +86,21 @@ pub(crate) async fn unregister_scheduler_plugin(server: &Arc<Server>, request: &
     server.sidecar.drop_plugin(&name);
     nil()
 }
+
+/// An operation that nothing here knows: Python code on the scheduler may have added a handler (`Scheduler.handlers`). None
+/// if no Python runs, or none was added.
+pub(crate) async fn added_handler(server: &Arc<Server>, request: &Request) -> Option<Reply> {
+    if !server.sidecar.is_running().await {
+        return None;
+    }
+    Some(match handle(server, request).await {
+        Ok(answer) if answer.get("known").and_then(Value::as_bool) == Some(false) => return None,
+        Ok(answer) => reply(answer.get("result").unwrap_or(&Value::Nil)),
+        Err(failure) => Err(failure),
+    })
+}
+
+async fn handle(server: &Arc<Server>, request: &Request) -> Result<Value, Failure> {
+    let request: Value = request.args()?;
+    server.sidecar.ask(server, "handle", [("request", request)]).await
+}

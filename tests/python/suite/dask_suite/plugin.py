@@ -14,6 +14,7 @@ fair sample; `--suite-round K` runs one of them. Tests that the file has already
 import functools
 import json
 import shlex
+import signal
 import zlib
 
 import dask
@@ -51,6 +52,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Tests of interrupts hang where it is ignored, as it is in background jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Suite(config), "dask_suite")
 
 
