@@ -1,4 +1,5 @@
 //! Benchmarks of dask-rs. `cargo bench -p dask-benches` runs the criterion benches; they assert nothing. `dask-sim` runs
-//! graphs on simulated clusters, and compares policies: see [`sim`].
+//! graphs on simulated clusters, and compares policies (see [`sim`]) and static orders (see [`order`]).
 
+pub mod order;
 pub mod sim;

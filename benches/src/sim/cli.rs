@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use dask_scheduler::state::{Config, Policy};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::order::{self, Recorded, Row, compare};
+
 use super::cluster::{Settings, run};
 use super::compare::{Measure, Plan};
 use super::graphs::{ALL, Graph};
@@ -41,8 +43,16 @@ enum Command {
     Run(RunArgs),
     /// Run graphs under both policies
     Compare(CompareArgs),
+    /// Compare our static order with that of dask.order
+    Order(OrderArgs),
     /// Measure what the scheduler's state costs per task as everything grows
     Scale(ScaleArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct OrderArgs {
+    /// The graphs and dask's orders, as benches/order/make_graphs.py writes them
+    graphs: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -138,6 +148,7 @@ impl Args {
             }
             Command::Run(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Order(args) => args.run(),
             Command::Scale(args) => args.run(),
         }
     }
@@ -168,6 +179,16 @@ impl RunArgs {
         let name = self.graph.as_deref().unwrap_or_default();
         let graph = Graph::find(name).ok_or_else(|| format!("{name:?} is no graph: see dask-sim graphs"))?;
         Ok(graph.build(self.cluster.seed))
+    }
+}
+
+impl OrderArgs {
+    fn run(self) -> Result<(), String> {
+        let path = &self.graphs;
+        let file = File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+        let rows: Vec<Row> = Recorded::read(BufReader::new(file))?.iter().map(compare).collect::<Result<_, _>>()?;
+        print!("{}", order::table(&rows));
+        Ok(())
     }
 }
 

@@ -109,7 +109,7 @@ impl Prefix {
 
     /// A part of a task's life took this long.
     pub(super) fn add_duration(&mut self, action: &str, duration: Seconds) {
-        let duration = (clamp(duration) * 1e6).round() / 1e6;
+        let duration = (clamp(duration) * 1e6).round_ties_even() / 1e6;
         if action == "compute" {
             self.add_compute_time(duration);
         }

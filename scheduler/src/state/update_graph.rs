@@ -133,11 +133,10 @@ impl State {
                     let position = number as usize - 1;
                     if !std::mem::replace(&mut intake.reached[position], true) {
                         intake.touched.push(id);
-                        if intake.new[position] || self.tasks[id].spec.is_none() {
-                            stack.extend(intake.dependencies(position));
-                        } else {
-                            // It keeps its definition, so what only the new one reads is not wanted.
-                            stack.extend(self.tasks[id].dependencies.iter().map(Some));
+                        let dependencies = intake.dependencies(position);
+                        // One that keeps another definition keeps what it reads too: the rest of this one is not wanted.
+                        if intake.new[position] || self.tasks[id].spec.is_none() || !self.collides(id, dependencies) {
+                            stack.extend(dependencies);
                         }
                     }
                 }
@@ -223,7 +222,8 @@ impl State {
         if task.priority.is_none() {
             task.priority = Some([-new.annotations.priority, generation, new.order]);
         }
-        if new.actor && task.state == TaskState::Released {
+        // What a worker runs, or has run, as an ordinary task is none.
+        if new.actor && !matches!(task.state, TaskState::Processing | TaskState::Memory) {
             task.actor = true;
         }
         true

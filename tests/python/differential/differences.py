@@ -22,6 +22,12 @@ class Known:
     ended_by: str | None = None
     #: Workers whose resources were set anew: see `used resources`.
     reset: set[str] = field(default_factory=set)
+    #: What was done about this step's differences.
+    followed: set[str] = field(default_factory=set)
+
+    def met(self, name: str) -> None:
+        self.counts[name] += 1
+        self.followed.add(name)
 
     def end(self, name: str) -> None:
         self.counts[name] += 1
@@ -68,8 +74,8 @@ def find(after: After, known: Known) -> list[str]:
             known.counts[mask.__doc__.split(":")[0]] += 1
     found = unequal(after)
     for ends in ENDS:
-        if found and ends(after):
-            known.end(ends.__doc__.split(":")[0])
+        if found and (name := ends(after, known)):
+            known.end(name if isinstance(name, str) else ends.__doc__.split(":")[0])
             return []
     return found
 
@@ -111,24 +117,28 @@ def compare(name: str, ours, theirs) -> list[str]:
 # Differences after which the scenario ends
 
 
-def cancel_of_the_unwanted(after: After) -> bool:
+def cancel_of_the_unwanted(after: After, known: Known) -> bool:
     """cancel of what nobody wants: upstream's assertion ends the client's connection, here the task is passed through."""
     return after.event["op"] == "cancel-keys" and isinstance(after.raised, AssertionError)
 
 
-def loose_resources(after: After) -> bool:
+def loose_resources(after: After, known: Known) -> bool:
     """loose resources: upstream sends a loose task to a worker that lacks the resource, or has too little, and may fail to
     book it; here the task waits for one that has it."""
+
+    def sent_to(ts) -> list:
+        erred_on = [after.upstream.workers.get(address) for address in ts.erred_on or ()]
+        return [ws for ws in [ts.processing_on, *erred_on] if ws]
+
     return any(
         ts.loose_restrictions
-        and ts.processing_on
-        and any(ts.processing_on.resources.get(name, 0) < need for name, need in ts.resource_restrictions.items())
+        and any(ws.resources.get(name, 0) < need for ws in sent_to(ts) for name, need in ts.resource_restrictions.items())
         for ts in after.upstream.tasks.values()
         if ts.resource_restrictions
     )
 
 
-def cancelled_one_by_one(after: After) -> bool:
+def cancelled_one_by_one(after: After, known: Known) -> bool:
     """cancelled one by one: upstream lets go of each dependent on its own, and fills the slots that this frees with tasks
     that it calls off a moment later; here all are let go of at once."""
     if after.event["op"] != "cancel-keys":
@@ -145,7 +155,7 @@ def cancelled_one_by_one(after: After) -> bool:
     return called_off or order
 
 
-def loose_without_workers(after: After) -> bool:
+def loose_without_workers(after: After, known: Known) -> bool:
     """loose task in no-worker: once a worker runs, upstream leaves the task waiting for one that it names; here it goes
     anywhere, as it would have if a worker had been running when it became ready."""
     if after.event["op"] not in ("add-worker", "worker-status-change"):
@@ -158,58 +168,21 @@ def loose_without_workers(after: After) -> bool:
     )
 
 
-def waits_for_erred(after: After) -> bool:
-    """waits for an erred task: upstream lets a task wait for ever for one that stays erred (a `retry` of some of several
-    erred roots, a result lost whose input is erred); here it errs for the same reason."""
-    ours, theirs = after.tasks
+def wanted_no_more(after: After, known: Known) -> bool:
+    """wanted no more: what a task was to read that errs in the same round after all, upstream computes for nobody; here it
+    is left."""
+    ours = after.tasks[0]
     return any(
-        ts.state == "waiting" and ours[ts.key]["state"] == "erred" and any(dts.state == "erred" for dts in ts.dependencies)
+        ts.state in ("waiting", "no-worker", "queued", "processing")
+        and not ts.who_wants
+        and not ts.waiters
+        and ours[ts.key]["state"] == "released"
         for ts in after.upstream.tasks.values()
         if ts.key in ours
     )
 
 
-def refused_inputs(after: After) -> bool:
-    """inputs of a refused definition: a graph gives a known key other dependencies; both keep the old ones, but upstream
-    makes tasks of the new ones all the same, which nobody wants and nothing ends."""
-    if after.event["op"] != "update-graph":
-        return False
-    ours = after.tasks[0]
-    graph = {task["key"]: task["deps"] for task in after.event["tasks"]}
-    refused = {
-        key for key, deps in graph.items() if key in ours and sorted(deps) != ours[key]["dependencies"]
-    }
-    return any(
-        ts.key not in ours and ts.state == "released" and any(ts.key in graph[key] for key in refused)
-        for ts in after.upstream.tasks.values()
-    )
-
-
-def actors_left_behind(after: After) -> bool:
-    """actors left behind: upstream goes on counting an actor for the worker to which it was sent, when it is called off
-    before it ran there; that worker gets fewer actors from then on."""
-    return any(
-        ts.state != "processing" or ts.processing_on is not ws
-        for ws in after.upstream.workers.values()
-        for ts in ws.actors
-        if ts.state != "memory"
-    )
-
-
-def blame_of_the_erred(after: After) -> bool:
-    """blame of the erred: a graph that names a task which is erred already makes upstream blame another of its erred
-    inputs; here the one stands that it erred for."""
-    if after.event["op"] != "update-graph":
-        return False
-    ours, theirs = after.tasks
-    return any(
-        ours.get(key, task)["blame"] != task["blame"]
-        for key, task in theirs.items()
-        if task["state"] == "erred" == ours.get(key, task)["state"] and (key in after.before.erred)
-    )
-
-
-def new_resources(after: After) -> bool:
+def new_resources(after: After, known: Known) -> bool:
     """new resources: upstream does not look whether a worker with new resources can run what waits for such a one."""
     if after.event["op"] != "set-resources":
         return False
@@ -219,19 +192,43 @@ def new_resources(after: After) -> bool:
     )
 
 
+def refused_unknown(after: After, known: Known) -> bool:
+    """unknown inputs of a refused definition: a graph gives a known key other dependencies, one of them unknown; upstream
+    calls the whole graph off, here the key keeps its definition and needs none of them."""
+    if after.event["op"] != "update-graph":
+        return False
+    ours, theirs = after.sent
+    called_off = any(["cancelled-keys", "lost dependencies"] in messages and name not in ours for name, messages in theirs.items())
+    graph = {task["key"]: task["deps"] for task in after.event["tasks"]}
+    return called_off and any(sorted(deps) != after.tasks[0][key]["dependencies"] for key, deps in graph.items() if key in after.tasks[0])
+
+
+def followed(after: After, known: Known) -> str | None:
+    """One of those in which upstream is brought into step: it did other things before it was."""
+    return min(known.followed - {"open slots"}, default=None)
+
+
 ENDS = [
-    blame_of_the_erred,
     new_resources,
     cancel_of_the_unwanted,
     loose_resources,
     cancelled_one_by_one,
     loose_without_workers,
-    waits_for_erred,
-    refused_inputs,
-    actors_left_behind,
+    wanted_no_more,
+    refused_unknown,
+    followed,
 ]
 
 # Differences in which upstream is brought into step
+
+
+def follow(upstream, line: dict, known: Known) -> None:
+    """Does to upstream what it leaves undone."""
+    known.followed.clear()
+    actors_left_behind(upstream, known)
+    waits_for_erred(upstream, line, known)
+    refused_inputs(upstream, line, known)
+    open_slots(upstream, known)
 
 
 def open_slots(upstream, known: Known) -> None:
@@ -239,7 +236,51 @@ def open_slots(upstream, known: Known) -> None:
     something else happens, and likewise the slot of a task whose inputs do not fit; here they are filled at once, and then
     upstream's are."""
     while upstream.fill_open_slots():
-        known.counts["open slots"] += 1
+        known.met("open slots")
+
+
+def actors_left_behind(upstream, known: Known) -> None:
+    """actors left behind: upstream goes on counting an actor for the worker to which it was sent, when it is called off
+    before it ran there; that worker gets fewer actors from then on."""
+    for ws in upstream.workers.values():
+        for ts in [ts for ts in ws.actors if ws not in (ts.who_has or ()) and ts.processing_on is not ws]:
+            ws.actors.discard(ts)
+            known.met("actors left behind")
+
+
+def waits_for_erred(upstream, line: dict, known: Known) -> None:
+    """waits for an erred task: upstream lets a task wait for ever for one that stays erred (a `retry` of some of several
+    erred roots, a result lost whose input is erred); here it errs for the same reason."""
+    for key, _, finish in line["transitions"]:
+        ts = upstream.tasks.get(key)
+        if finish != "erred" or ts is None or ts.state not in ("waiting", "released"):
+            continue
+        erred = [dts for dts in ts.dependencies if dts.state == "erred"]
+        if erred:
+            ts.exception_blame = erred[0].exception_blame
+            upstream.transitions({key: "erred"}, "hopeless")
+            known.met("waits for an erred task")
+
+
+def refused_inputs(upstream, line: dict, known: Known) -> None:
+    """inputs of a refused definition: a graph gives a known key other dependencies; both keep the old ones, but upstream
+    makes tasks of the new ones all the same, which nobody wants and nothing ends."""
+    if line["event"]["op"] != "update-graph":
+        return
+    created = [task["key"] for task in line["event"]["tasks"] if task["key"] not in line["tasks"]]
+    left = [key for key in created if key in upstream.tasks and upstream.tasks[key].state == "released"]
+    left = [key for key in left if not upstream.tasks[key].who_wants and key not in upstream.known_before]
+    while left:
+        free = [key for key in left if not upstream.tasks[key].dependents]
+        if not free:
+            return
+        for key in free:
+            upstream.transitions({key: "forgotten"}, "nobody wants it")
+            known.met("inputs of a refused definition")
+        left = [key for key in left if key in upstream.tasks]
+    prefixes = line.get("totals", {}).get("prefixes", upstream.task_prefixes)
+    for name in [name for name in upstream.task_prefixes if name not in prefixes]:
+        del upstream.task_prefixes[name]
 
 
 # Differences that do not spread: they are taken out of the comparison
@@ -252,6 +293,8 @@ def stale_blame(after: After, known: Known) -> bool:
         ours, theirs = after.tasks[0].get(key), after.tasks[1].get(key)
         if ours and theirs and theirs["blame"] and theirs["state"] != "erred" and ours["blame"] is None:
             theirs["blame"] = None
+            # What a later graph builds on the task would err for it.
+            after.upstream.tasks[key].exception_blame = None
             found = True
     return found
 
@@ -305,4 +348,37 @@ def used_resources(after: After, known: Known) -> bool:
     return found
 
 
-MASKS = [stale_blame, repeated_reports, repeated_cancels, used_resources]
+def blame_of_the_erred(after: After, known: Known) -> bool:
+    """blame of the erred: a graph that names a task which is erred already makes upstream blame another of its erred
+    inputs; here the one stands that it erred for."""
+    if after.event["op"] != "update-graph":
+        return False
+    found = False
+    for key in after.before.erred:
+        ours, theirs = after.tasks[0].get(key), after.tasks[1].get(key)
+        if not ours or not theirs or ours["blame"] == theirs["blame"] or not ours["state"] == theirs["state"] == "erred":
+            continue
+        ts = after.upstream.tasks[key]
+        ts.exception_blame = after.upstream.tasks.get(ours["blame"], ts.exception_blame)
+        theirs["blame"] = ours["blame"]
+        told = f"{after.event['client']}|{key}"
+        if told in after.sent[0] and told in after.sent[1]:
+            after.sent[1][told] = after.sent[0][told]
+        found = True
+    return found
+
+
+def lost_actors(after: After, known: Known) -> bool:
+    """called off with its actor: upstream errs what reads an actor that is lost, but does not tell the worker that was to
+    run it, which waits for the actor; here it is told."""
+    ours, theirs = after.sent
+    found = False
+    for name in [name for name, messages in ours.items() if messages == [*theirs.get(name, []), ["free-keys"]]]:
+        task = after.tasks[1].get(name.split("|", 1)[1])
+        if task and task["state"] == "erred" and after.tasks[1].get(task["blame"], {}).get("actor"):
+            theirs[name] = ours[name]
+            found = True
+    return found
+
+
+MASKS = [stale_blame, repeated_reports, repeated_cancels, used_resources, blame_of_the_erred, lost_actors]

@@ -25,16 +25,16 @@ from upstream import Upstream, clock
 class Scenario:
     def __init__(self, header: dict):
         self.number = header["scenario"]
+        self.known = differences.Known()
         saturation = header["saturation"]
         with dask.config.set({"distributed.scheduler.worker-saturation": "inf" if saturation is None else saturation}):
-            self.upstream = Upstream(header["allowed_failures"])
+            self.upstream = Upstream(header["allowed_failures"], self.known.counts)
         self.tasks: dict[str, dict] = {}
         self.theirs: dict[str, dict] = {}
         ordered.touched.clear()
         self.workers: dict[str, dict] = {}
         self.totals: dict = {}
         self.steps = 0
-        self.known = differences.Known()
         self.difference: dict | None = None
 
     async def step(self, line: dict) -> bool:
@@ -45,11 +45,13 @@ class Scenario:
         upstream.placed, upstream.disagreements, upstream.failed = [], [], None
         upstream.refused = {key: task["erred_on"] for key, task in line["tasks"].items() if task["erred_on"]}
         before = differences.Before(upstream, line["event"])
+        logged = len(upstream.transition_log)
+        upstream.known_before = set(upstream.tasks)
         worker_streams, client_streams = dict(upstream.stream_comms), dict(upstream.client_comms)
         try:
             await upstream.handle(line["event"])
             raised = None
-            differences.open_slots(upstream, self.known)
+            differences.follow(upstream, line, self.known)
         except Exception as error:
             raised = error
         worker_streams |= upstream.stream_comms
@@ -69,13 +71,20 @@ class Scenario:
         )
         found = differences.find(after, self.known)
         if found:
-            self.difference = {"step": self.steps, "event": line["event"], "found": found, "raised": repr(raised)}
+            self.difference = {
+                "step": self.steps,
+                "event": line["event"],
+                "found": found,
+                "raised": repr(raised),
+                "transitions here": [" ".join(transition) for transition in line["transitions"]],
+                "transitions upstream": [" ".join(map(str, made[:3])) for made in list(upstream.transition_log)[logged:]],
+            }
         self.steps += 1
         return not found and not self.known.ended_by
 
     def look(self) -> set[str]:
         """Looks at upstream's tasks again, as far as they changed; which these are."""
-        changed = {ts.key for ts in ordered.touched}
+        changed = set(ordered.touched)
         ordered.touched.clear()
         for key in changed:
             ts = self.upstream.tasks.get(key)

@@ -8,8 +8,9 @@ order of ``scheduler/src/state/ids.rs`` (that of insertion, the last one filling
 from __future__ import annotations
 
 import distributed.scheduler as module
+from distributed.collections import HeapSet
 
-# Tasks that changed since the last look.
+# Keys of tasks that changed since the last look.
 touched: set = set()
 
 
@@ -18,6 +19,7 @@ class OrderedSet(set):
 
     def __init__(self, items=(), owner=None):
         super().__init__()
+        #: The key of the task whose set this is; the task itself would keep itself alive.
         self.owner = owner
         self.order: list = []
         self.places: dict = {}
@@ -98,7 +100,7 @@ def ordered(cls: type, name: str, sort=None) -> property:
 
     def set_(self, value) -> None:
         if value is not None:
-            value = OrderedSet(sort(self, value) if sort and value else value, owner=self)
+            value = OrderedSet(sort(self, value) if sort and value else value, owner=self.key)
         slot.__set__(self, value)
 
     return property(get, set_)
@@ -125,7 +127,7 @@ class TaskState(module.TaskState):
 
     def __setattr__(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
-        touched.add(self)
+        touched.add(self.key)
 
 
 class WorkerState(module.WorkerState):
@@ -135,5 +137,24 @@ class WorkerState(module.WorkerState):
         self._has_what = OrderedDict()
 
 
+class ClientState(module.ClientState):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.wants_what = OrderedSet()
+
+
+class Queue(HeapSet):
+    """Queued tasks, first come first served among equals. Upstream's own forgets no place until it comes up: a task that is
+    queued again may get the place it had before."""
+
+    __slots__ = ()
+
+    def discard(self, value) -> None:
+        super().discard(value)
+        self._heap = [entry for entry in self._heap if entry[2]() is not value]
+        self._heap.sort()
+
+
 module.TaskState = TaskState
 module.WorkerState = WorkerState
+module.ClientState = ClientState

@@ -8,16 +8,17 @@ rule leaves several open, the one that was taken on the other side is taken here
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+import operator
+from collections import Counter, defaultdict
 
 import distributed.scheduler as module
 from dask._task_spec import DataNode, Task, TaskRef
 from distributed.batched import BatchedSend
 from distributed.core import Status
 from distributed.protocol import Serialized, serialize, to_serialize
-from distributed.scheduler import ClientState, Scheduler
+from distributed.scheduler import Scheduler
 
-from ordered import OrderedSet, TaskState, WorkerState
+from ordered import ClientState, OrderedSet, Queue, TaskState, WorkerState
 
 # Objectives are sums of floats in an order that is nobody's business.
 NOISE = 1e-9
@@ -39,11 +40,15 @@ module.time = clock
 class Graph:
     """What a client's expression becomes on the scheduler: tasks, and annotations by type and key."""
 
-    def __init__(self, tasks: list[dict]):
+    def __init__(self, tasks: list[dict], keys: list[str]):
         self.tasks = tasks
+        self.keys = keys
 
     def __dask_graph__(self) -> dict:
-        return {task["key"]: node(task) for task in self.tasks}
+        # Every graph is without what its keys do not reach: expressions see to it, or upstream does.
+        graph = {task["key"]: node(task) for task in self.tasks}
+        reached = module._cull(graph, set(self.keys))
+        return {key: made for key, made in graph.items() if key in reached}
 
     def __dask_annotations__(self) -> dict:
         annotations: defaultdict[str, dict] = defaultdict(dict)
@@ -88,7 +93,7 @@ class Choices:
 
 
 class Upstream(Scheduler):
-    def __init__(self, allowed_failures: int):
+    def __init__(self, allowed_failures: int, met: Counter):
         super().__init__(
             host="127.0.0.1",
             dashboard=False,
@@ -96,6 +101,9 @@ class Upstream(Scheduler):
             validate=False,
             allowed_failures=allowed_failures,
         )
+        self.queued = Queue(key=operator.attrgetter("priority"))
+        #: Named differences that were avoided, and how often.
+        self.met = met
         self.choices = Choices()
         self.deciding = None
         self.weighed: dict[WorkerState, tuple] = {}
@@ -105,6 +113,7 @@ class Upstream(Scheduler):
         # Tasks that erred on the other side, and where: they may have been placed where their inputs do not fit.
         self.refused: dict[str, list[str]] = {}
         self.disagreements: list[str] = []
+        self.known_before: set[str] = set()
         self.requested: list[str] = []
         self.failed: Exception | None = None
         self.runs: defaultdict[str, list[int]] = defaultdict(list)
@@ -333,14 +342,26 @@ class Upstream(Scheduler):
         self.requested = event["keys"]
         return self.update_graph(
             client=event["client"],
-            expr_ser=Serialized(*serialize(to_serialize(Graph(tasks)))),
+            expr_ser=Serialized(*serialize(to_serialize(Graph(tasks, event["keys"])))),
             keys=set(event["keys"]),
             span_metadata={},
             internal_priority={task["key"]: task["order"] for task in tasks},
             submitting_task=event["submitting_task"],
-            actors=[task["key"] for task in tasks if task["actor"]],
+            actors=[task["key"] for task in tasks if task["actor"] and self.may_become_actor(task)],
             fifo_timeout=event["fifo_timeout"],
         )
+
+    def may_become_actor(self, task: dict) -> bool:
+        """actors in name only: upstream calls any known task an actor that a graph has as one, also what a worker runs or
+        has run as an ordinary task; here that stays one."""
+        ts = self.tasks.get(task["key"])
+        if ts is None or ts.run_spec is None:
+            return True
+        refused = {dts.key for dts in ts.dependencies} != set(task["deps"])
+        if not ts.actor and (refused or ts.state in ("processing", "memory")):
+            self.met["actors in name only"] += 1
+            return False
+        return True
 
     def on_client_releases_keys(self, event: dict) -> None:
         self.client_releases_keys(event["keys"], event["client"])

@@ -16,9 +16,6 @@ use dask_tests::differential::plan::write_scenario;
 use dask_tests::differential::upstream::{Summary, Verdict, follow};
 use dask_tests::venv;
 
-/// Unnamed differences shown in full.
-const SHOWN: usize = 3;
-
 #[derive(Parser)]
 #[command(about = "Takes the same events through upstream's scheduler and ours, and compares")]
 struct Options {
@@ -34,6 +31,9 @@ struct Options {
     /// Write the lines of the scenarios instead of following them.
     #[arg(long)]
     write: bool,
+    /// Differences without a name that are shown in full.
+    #[arg(long, default_value_t = 3)]
+    show: usize,
     /// A Python with distributed 2026.8.0; the one the tests make if not given.
     #[arg(long)]
     python: Option<PathBuf>,
@@ -67,7 +67,7 @@ fn run(options: &Options) -> io::Result<bool> {
         None => venv::python(&venv::target_directory()?, |step| eprintln!("{step} ..."))?,
     };
     let summary = Summary::of(&follow_all(&python, seeds, options.jobs.max(1))?);
-    report(&summary);
+    report(&summary, options.show);
     Ok(summary.differences.is_empty())
 }
 
@@ -91,7 +91,7 @@ fn follow_all(python: &std::path::Path, seeds: Range<u64>, jobs: u64) -> io::Res
     })
 }
 
-fn report(summary: &Summary) {
+fn report(summary: &Summary, show: usize) {
     let ended: u64 = summary.ended_by.values().sum();
     println!(
         "{} scenarios agree to their end, {ended} up to a named difference, {} differ; {} events compared",
@@ -107,7 +107,7 @@ fn report(summary: &Summary) {
         let ended = summary.ended_by.get(name).map_or(String::new(), |n| format!(", ended {n} scenarios"));
         println!("  {name}: {count} times{ended}");
     }
-    for difference in summary.differences.iter().take(SHOWN) {
+    for difference in summary.differences.iter().take(show) {
         println!("{difference}");
     }
 }

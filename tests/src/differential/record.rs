@@ -42,6 +42,7 @@ struct Line<'a> {
     event: Json,
     placed: Placed,
     sent: Sent,
+    transitions: Vec<(String, &'static str, &'static str)>,
     tasks: IndexMap<&'a str, &'a TaskSnapshot>,
     gone: Vec<String>,
     workers: IndexMap<&'a str, &'a WorkerSnapshot>,
@@ -60,8 +61,10 @@ impl<'a> Recorder<'a> {
         let header =
             json!({"scenario": scenario, "saturation": saturation, "allowed_failures": config.allowed_failures});
         writeln!(out, "{header}")?;
+        let mut state = State::new(config, START);
+        state.observe_transitions(true);
         Ok(Recorder {
-            state: State::new(config, START),
+            state,
             now: START,
             actions: Actions::new(),
             out,
@@ -92,6 +95,8 @@ impl<'a> Recorder<'a> {
         self.actions.clear();
         self.state.handle(self.now, event, &mut self.actions);
         let (placed, sent) = self.describe_actions();
+        let transitions = self.state.take_observed().into_iter();
+        let transitions = transitions.map(|t| (t.key.to_string(), t.start.name(), t.finish.name())).collect();
         let tasks = self.state.tasks().map(|task| (task.key.to_string(), snapshot::task(&task))).collect();
         let tasks_before = std::mem::replace(&mut self.tasks, tasks);
         let (tasks, gone) = changes(&tasks_before, &self.tasks);
@@ -101,7 +106,7 @@ impl<'a> Recorder<'a> {
         let (workers, left) = changes(&workers_before, &self.workers);
         let totals_before = self.totals.replace(snapshot::totals(&self.state));
         let totals = self.totals.as_ref().filter(|totals| totals_before.as_ref() != Some(*totals));
-        let line = Line { at: self.now, event: json, placed, sent, tasks, gone, workers, left, totals };
+        let line = Line { at: self.now, event: json, placed, sent, transitions, tasks, gone, workers, left, totals };
         serde_json::to_writer(&mut *self.out, &line)?;
         writeln!(self.out)
     }

@@ -42,6 +42,7 @@ pub fn follow(python: &Path, seeds: Range<u64>) -> io::Result<Vec<Verdict>> {
     let mut child = Command::new(python)
         .arg(driver)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONHASHSEED", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
