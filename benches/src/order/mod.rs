@@ -82,8 +82,16 @@ pub struct Row {
     pub tasks: usize,
     /// dask's order, mean over its hash seeds, for each of [`THREADS`].
     pub dask: Vec<Figures>,
+    /// The worst of its hash seeds.
+    pub dask_worst: Vec<Figures>,
     /// Ours.
     pub ours: Vec<Figures>,
+}
+
+/// The geometric mean of a ratio over all graphs.
+#[expect(clippy::cast_precision_loss, reason = "few graphs")]
+pub fn geometric_mean(rows: &[Row], ratio: impl Fn(&Row) -> f64) -> f64 {
+    (rows.iter().map(|row| ratio(row).ln()).sum::<f64>() / rows.len().max(1) as f64).exp()
 }
 
 /// Measures both orders of a graph.
@@ -92,13 +100,53 @@ pub struct Row {
 /// When the graph has a cycle.
 pub fn compare(graph: &Recorded) -> Result<Row, String> {
     let order = graph.order()?;
-    let dasks = |threads: usize| -> Vec<Figures> {
-        graph.orders.iter().map(|order| measure(graph, order, threads)).collect()
-    };
+    let dask: Vec<Vec<Figures>> = THREADS
+        .iter()
+        .map(|&threads| graph.orders.iter().map(|order| measure(graph, order, threads)).collect())
+        .collect();
     Ok(Row {
         name: graph.name.clone(),
         tasks: graph.needs.len() - graph.literals.len(),
-        dask: THREADS.iter().map(|&threads| Figures::mean(&dasks(threads))).collect(),
+        dask: dask.iter().map(|figures| Figures::mean(figures)).collect(),
+        dask_worst: dask.iter().map(|figures| Figures::worst(figures)).collect(),
         ours: THREADS.iter().map(|&threads| measure(graph, &order, threads)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How much longer, or more, than in the worst of dask's own orders several threads may take and hold: which of them is
+    /// first done with what is chance.
+    const CHANCE: f64 = 1.06;
+    /// The same for the mean over all graphs.
+    const CHANCE_OF_MEANS: f64 = 1.01;
+
+    fn rows() -> Vec<Row> {
+        let graphs = Recorded::read(include_bytes!("../../order/small.jsonl").as_slice()).expect("recorded graphs");
+        assert!(graphs.len() > 20);
+        graphs.iter().map(|graph| compare(graph).expect("no cycle")).collect()
+    }
+
+    #[test]
+    fn our_order_is_not_worse_than_dasks_on_any_graph() {
+        for Row { name, dask_worst, ours, .. } in rows() {
+            assert!(ours[0].peak <= dask_worst[0].peak, "{name}: {ours:?} for {dask_worst:?}");
+            for (ours, dask) in ours.iter().zip(&dask_worst) {
+                assert!(ours.makespan <= dask.makespan * CHANCE, "{name}: {ours:?} for {dask:?}");
+                assert!(ours.peak <= dask.peak * CHANCE, "{name}: {ours:?} for {dask:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_orders_are_as_good_as_dasks_altogether() {
+        let rows = rows();
+        for place in 0..THREADS.len() {
+            let peak = geometric_mean(&rows, |row| row.ours[place].peak / row.dask[place].peak);
+            let makespan = geometric_mean(&rows, |row| row.ours[place].makespan / row.dask[place].makespan);
+            assert!(peak <= CHANCE_OF_MEANS && makespan <= CHANCE_OF_MEANS, "{peak} {makespan}");
+        }
+    }
 }

@@ -32,6 +32,13 @@ impl Figures {
             peak: figures.iter().map(|figures| figures.peak).sum::<f64>() / count,
         }
     }
+
+    /// The larger of each figure.
+    pub fn worst(figures: &[Figures]) -> Figures {
+        let worst =
+            |a: Figures, b: &Figures| Figures { makespan: a.makespan.max(b.makespan), peak: a.peak.max(b.peak) };
+        figures.iter().fold(Figures { makespan: 0.0, peak: 0.0 }, worst)
+    }
 }
 
 /// Lets so many threads follow an order; the mean over several draws of durations.
@@ -77,7 +84,8 @@ impl<'a> Run<'a> {
             held: 0,
             peak: 0,
         };
-        let roots: Vec<u32> = (0_u32..).zip(&graph.needs).filter(|(_, needs)| needs.is_empty()).map(|(n, _)| n).collect();
+        let roots: Vec<u32> =
+            (0_u32..).zip(&graph.needs).filter(|(_, needs)| needs.is_empty()).map(|(n, _)| n).collect();
         roots.into_iter().for_each(|root| run.is_ready(root));
         run
     }

@@ -1,6 +1,6 @@
 //! The comparison as a table in Markdown.
 
-use super::{Row, THREADS};
+use super::{Row, THREADS, geometric_mean};
 
 /// One line for each graph; the last one has geometric means.
 pub fn table(rows: &[Row]) -> String {
@@ -33,18 +33,15 @@ fn ratio(dask: f64, ours: f64) -> f64 {
     if dask == ours { 1.0 } else { ours / dask }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "few graphs")]
 fn means(rows: &[Row]) -> String {
-    let mean = |ratio: &dyn Fn(&Row) -> f64| {
-        (rows.iter().map(|row| ratio(row).ln()).sum::<f64>() / rows.len().max(1) as f64).exp()
-    };
     let mut text = String::from("| geometric mean | ");
     for place in 0..THREADS.len() {
         if place > 0 {
-            let makespan = mean(&|row| ratio(row.dask[place].makespan, row.ours[place].makespan));
+            let makespan = geometric_mean(rows, |row| ratio(row.dask[place].makespan, row.ours[place].makespan));
             text += &format!(" | | | {makespan:.3}");
         }
-        text += &format!(" | | | {:.3}", mean(&|row| ratio(row.dask[place].peak, row.ours[place].peak)));
+        let peak = geometric_mean(rows, |row| ratio(row.dask[place].peak, row.ours[place].peak));
+        text += &format!(" | | | {peak:.3}");
     }
     text + " |\n"
 }

@@ -192,15 +192,18 @@ def new_resources(after: After, known: Known) -> bool:
     )
 
 
-def refused_unknown(after: After, known: Known) -> bool:
+def refused_unknown(after: After, _: Known) -> bool:
     """unknown inputs of a refused definition: a graph gives a known key other dependencies, one of them unknown; upstream
     calls the whole graph off, here the key keeps its definition and needs none of them."""
     if after.event["op"] != "update-graph":
         return False
     ours, theirs = after.sent
-    called_off = any(["cancelled-keys", "lost dependencies"] in messages and name not in ours for name, messages in theirs.items())
-    graph = {task["key"]: task["deps"] for task in after.event["tasks"]}
-    return called_off and any(sorted(deps) != after.tasks[0][key]["dependencies"] for key, deps in graph.items() if key in after.tasks[0])
+    called_off = ["cancelled-keys", "lost dependencies"]
+    if not any(called_off in messages and name not in ours for name, messages in theirs.items()):
+        return False
+    known = after.tasks[0]
+    graph = {task["key"]: sorted(task["deps"]) for task in after.event["tasks"]}
+    return any(known[key]["dependencies"] != deps for key, deps in graph.items() if key in known)
 
 
 def followed(after: After, known: Known) -> str | None:

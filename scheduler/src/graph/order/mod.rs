@@ -8,9 +8,13 @@
 //! 2. **Along the free way** ([`runnables`]). Nodes that became runnable on the side are followed forward: up to a leaf they
 //!    are run, up to a reducer that still misses inputs they are only remembered.
 //!
+//! Graphs that are not large are traversed twice, begun at the heaviest leaf and at the lightest; the order that holds less
+//! is taken, and the one that dask would begin with where both hold as much.
+//!
 //! Everything is iterative, ids only, and near linear in nodes plus edges.
 
 mod connected;
+mod held;
 mod paths;
 mod runnables;
 mod targets;
@@ -21,6 +25,7 @@ use std::cmp::Reverse;
 use dask_protocol::Key;
 
 use self::connected::{Connected, EMPTY};
+use self::held::Held;
 use self::runnables::Runnables;
 use self::targets::Targets;
 use super::topology::{Edges, Topology, count};
@@ -29,6 +34,9 @@ use super::topology::{Edges, Topology, count};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Cycle detected between the following keys:\n  -> {}", .0.iter().map(Key::to_string).collect::<Vec<_>>().join("\n  -> "))]
 pub struct Cycle(pub Vec<Key>);
+
+/// Graphs of up to so many nodes are traversed from both ends, which takes twice as long. Larger ones take long enough.
+const BOTH_ENDS_MAX: usize = 20_000;
 
 /// The order of every task of `topology`, smallest first. `is_task` is false for literals (`DataNode`), which cost nothing
 /// to produce; `keys` are the names of all nodes, used to break ties.
@@ -45,9 +53,27 @@ pub fn order(topology: &Topology, is_task: impl Fn(u32) -> bool, keys: &[&Key]) 
     let literals = Literals::find(topology, |node| node as usize >= topology.tasks || !is_task(node));
     let core = literals.without(topology);
     let names: Vec<Cow<'_, str>> = keys.iter().map(|key| name(key)).collect();
-    let mut traversal = Traversal::new(&core, &literals, &sorted, &names);
-    traversal.run(&sorted);
-    Ok(traversal.numbers(topology.tasks))
+    let begun_at = |end: End| {
+        let mut traversal = Traversal::new(&core, &literals, &sorted, &names, end);
+        traversal.run(&sorted);
+        traversal.numbers(topology.tasks)
+    };
+    let numbers = begun_at(End::Usual);
+    if topology.len() > BOTH_ENDS_MAX {
+        return Ok(numbers);
+    }
+    let other = begun_at(End::Other);
+    let less = Held::most(topology, &other).is_less_than(Held::most(topology, &numbers));
+    Ok(if less { other } else { numbers })
+}
+
+/// The leaves that a traversal begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Those that dask begins with: see [`prefers_heaviest`].
+    Usual,
+    /// The others.
+    Other,
 }
 
 /// Python's `str(key)`.
@@ -148,7 +174,13 @@ struct Traversal<'a> {
 }
 
 impl<'a> Traversal<'a> {
-    fn new(core: &'a Core<'a>, literals: &'a Literals, sorted: &[u32], names: &[Cow<'_, str>]) -> Traversal<'a> {
+    fn new(
+        core: &'a Core<'a>,
+        literals: &'a Literals,
+        sorted: &[u32],
+        names: &[Cow<'_, str>],
+        end: End,
+    ) -> Traversal<'a> {
         let (dependencies, dependents) = (core.dependencies(), core.dependents());
         let kept = |node: &u32| !literals.left_out[*node as usize];
         let sorted: Vec<u32> = sorted.iter().copied().filter(kept).collect();
@@ -166,7 +198,7 @@ impl<'a> Traversal<'a> {
         let (roots, leaves) = (ends(dependencies), ends(dependents));
         let targets = Targets::new(&leaves, &rank, &roots_of, &leaves_of);
         let mut fresh_leaves = leaves;
-        if !prefers_heaviest(&roots, fresh_leaves.len(), &leaves_of) {
+        if prefers_heaviest(&roots, fresh_leaves.len(), &leaves_of) != (end == End::Usual) {
             fresh_leaves.reverse();
         }
         let nodes = rank.len();

@@ -8,26 +8,19 @@ fn order_of(lists: &[Vec<u32>], literals: &[u32]) -> Vec<u32> {
     order(&topology, |n| !literals.contains(&n), &keys).expect("acyclic")
 }
 
-/// The most results held at once when one worker runs the tasks in this order and drops what is not needed any more.
+fn held(lists: &[Vec<u32>], order: &[u32]) -> Held {
+    Held::most(&Topology::new(lists.iter().map(Vec::as_slice)), order)
+}
+
 fn peak(lists: &[Vec<u32>], order: &[u32]) -> usize {
-    let mut users = vec![0; lists.len()];
-    for list in lists {
-        for &need in list {
-            users[need as usize] += 1;
-        }
-    }
-    let mut sequence: Vec<usize> = (0..lists.len()).collect();
-    sequence.sort_by_key(|&n| order[n]);
-    let (mut held, mut peak) = (0_usize, 0);
-    for node in sequence {
-        held += 1;
-        peak = peak.max(held);
-        for &need in &lists[node] {
-            users[need as usize] -= 1;
-            held -= usize::from(users[need as usize] == 0);
-        }
-    }
-    peak
+    held(lists, order).all
+}
+
+#[test]
+fn what_is_read_early_is_not_held() {
+    let pairs: Vec<Vec<u32>> = vec![vec![], vec![], vec![], vec![], vec![0, 1], vec![2, 3], vec![4, 5]];
+    assert_eq!(held(&pairs, &[0, 1, 3, 4, 2, 5, 6]), Held { intermediates: 4, all: 4 });
+    assert_eq!(held(&pairs, &[0, 1, 2, 3, 4, 5, 6]), Held { intermediates: 5, all: 5 });
 }
 
 fn assert_valid(lists: &[Vec<u32>], order: &[u32]) {
@@ -181,15 +174,17 @@ struct Recorded {
 }
 
 #[test]
-fn orders_are_dasks_where_dask_is_deterministic_and_hold_no_more_elsewhere() {
+fn orders_are_dasks_where_dask_is_deterministic_or_hold_less() {
     let text = include_str!("../../../tests/data/orders.json");
     let graphs: Vec<Recorded> = serde_json::from_str(text).expect("recorded graphs");
     assert!(graphs.len() > 20);
     for Recorded { name, needs, literals, order, peak: held } in graphs {
         let ours = order_of(&needs, &literals);
         assert_valid(&needs, &ours);
-        assert!(peak(&needs, &ours) <= held, "{name}: {} held, dask holds {held}", peak(&needs, &ours));
-        if let Some(order) = order {
+        let most = peak(&needs, &ours);
+        assert!(most <= held, "{name}: {most} held, dask holds {held}");
+        // Begun at the other end it may hold less.
+        if let Some(order) = order.filter(|order| !self::held(&needs, &ours).is_less_than(self::held(&needs, order))) {
             assert_eq!(ours, order, "{name}");
         }
     }

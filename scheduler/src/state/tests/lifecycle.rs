@@ -2,7 +2,7 @@
 
 use super::super::TaskState::{Memory, Processing, Released, Waiting};
 use super::super::testing::{CLIENT, Kit, finished, task, task_of};
-use super::super::{Event, TaskState};
+use super::super::{Action, Event, NewTask, TaskState};
 use dask_protocol::Key;
 use dask_protocol::message::SchedulerToClient;
 
@@ -118,6 +118,39 @@ fn a_collision_keeps_the_old_definition() {
     kit.submit(vec![task("a"), task("b"), task_of("x", &["b"])], &["x"]);
     let x = kit.state.task(&"x".into()).expect("x is known");
     assert_eq!(x.dependencies, [&Key::from("a")]);
+}
+
+#[test]
+fn inputs_of_a_kept_definition_are_not_reported() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![task("a"), task_of("x", &["a"])], &["a", "x"]);
+    kit.finish("a");
+    kit.handle(Event::AddClient { client: "Client-2".into() });
+    kit.submit_for("Client-2", vec![task("b"), task_of("x", &["b"])], &["x"]);
+    kit.assert_states([("x", Some(Processing)), ("b", None)]);
+    let told = kit.actions.iter().any(|action| matches!(action, Action::ToClient { .. }));
+    assert!(!told, "Client-2 asked for x only: {:?}", kit.actions);
+}
+
+#[test]
+fn only_what_has_not_run_yet_becomes_an_actor() {
+    let mut kit = Kit::new(&[1]);
+    let tasks = || vec![task("ran"), task("runs"), task_of("waits", &["runs"])];
+    kit.submit(tasks(), &["ran", "runs", "waits"]);
+    kit.finish("ran");
+    let actors = tasks().into_iter().map(|task| NewTask { actor: true, ..task });
+    kit.submit(actors.collect(), &["ran", "runs", "waits"]);
+    let is_actor = |key: &str| kit.state.task(&key.into()).is_some_and(|task| task.actor);
+    assert_eq!(["ran", "runs", "waits"].map(is_actor), [false, false, true]);
+}
+
+#[test]
+fn durations_are_rounded_to_even_microseconds_as_python_rounds() {
+    let mut kit = Kit::new(&[1]);
+    kit.submit(vec![task("x-1"), task_of("y-1", &["x-1"])], &["y-1"]);
+    kit.finish_in("x-1", 28, 0.195_312_5);
+    let average = kit.state.prefixes().find(|prefix| prefix.name == "x").and_then(|prefix| prefix.duration_average);
+    assert_eq!(average, Some(0.195_312));
 }
 
 #[test]

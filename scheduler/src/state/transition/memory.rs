@@ -43,9 +43,8 @@ impl State {
         if task.spec.is_none() || task.has_lost_dependencies {
             self.recommend(id, TaskState::Forgotten);
         } else if !task.is_unneeded() {
-            // Upstream leaves it released if a dependency is erred, and who wants it waits for ever.
-            let next = if self.inherit_failure(id) { TaskState::Erred } else { TaskState::Waiting };
-            self.recommend(id, next);
+            // With an erred dependency it errs from there. Upstream leaves it released, and who wants it waits for ever.
+            self.recommend(id, TaskState::Waiting);
         }
         for position in 0..self.tasks[id].waiters.len() {
             let waiter = self.tasks[id].waiters.at(position);
@@ -64,18 +63,6 @@ impl State {
                 TaskState::Released | TaskState::Memory | TaskState::Erred | TaskState::Forgotten => {}
             }
         }
-    }
-
-    /// Takes over the failure of an erred dependency that is not about to be retried; false if there is none.
-    fn inherit_failure(&mut self, id: TaskId) -> bool {
-        let dependencies = self.tasks[id].dependencies.iter().map(|dep| &self.tasks[dep]);
-        let mut failures = dependencies
-            .filter(|dep| dep.state == TaskState::Erred && dep.recommended.is_none())
-            .filter_map(|dep| dep.failure.clone());
-        let failure = failures.next();
-        drop(failures);
-        self.tasks[id].failure = failure;
-        self.tasks[id].failure.is_some()
     }
 
     /// Only actors: their worker was lost.
