@@ -4,7 +4,7 @@
     tests/python/suite/run.py run --on upstream            # hours on two cores; goes on where an earlier run ended
     tests/python/suite/run.py run --on ours --part array
     tests/python/suite/run.py compare                      # fails if a test fails on ours alone without a known cause
-    tests/python/suite/run.py sample                       # a minute or two: what .ci/run does
+    tests/python/suite/run.py sample                       # a minute: what .ci/run does
 
 The tests come from dask's source distribution, which is fetched into `target/suite/`, as are the Python environment, the
 binaries' build and the outcomes (`ours/` and `upstream/`, one JSON object a line). Needs python3 and cargo.
@@ -156,9 +156,9 @@ def sample(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
+    subcommands = parser.add_subparsers(required=True)
     for command in (run, compare, sample):
-        options = commands.add_parser(command.__name__)
+        options = subcommands.add_parser(command.__name__)
         options.set_defaults(command=command)
         if command is not compare:
             options.add_argument("--on", choices=["ours", "upstream"], default="ours")
