@@ -61,6 +61,10 @@ fn remove(n: u16) -> Action {
     Action::RemoveDirectory { path: format!("/tmp/worker-{n}").into() }
 }
 
+fn report(n: u16, exit: Exit) -> Action {
+    Action::ReportDeath { address: address(n), pid: 77, exit }
+}
+
 fn unregister(n: u16) -> Action {
     Action::Unregister { address: Some(address(n)) }
 }
@@ -80,7 +84,8 @@ fn ask(timeout: f64, reason: &str) -> Action {
 #[test]
 fn dead_worker_is_unregistered_before_the_next_one_starts() {
     let mut nanny = Nanny::running();
-    assert_eq!(nanny.after(seconds(60), exited(Exit::Signal(15))), [remove(1), unregister(1)]);
+    let exit = Exit::Signal(15);
+    assert_eq!(nanny.after(seconds(60), exited(exit)), [report(1, exit), remove(1), unregister(1)]);
     assert_eq!(nanny.state.worker_address(), None);
     assert_eq!(nanny.on(Event::Unregistered), [Action::Spawn]);
     assert_eq!(nanny.on(started(2)), []);
@@ -99,7 +104,7 @@ fn worker_that_exits_normally_without_notice_is_replaced_too() {
 fn quick_deaths_are_answered_at_once_a_few_times_and_then_ever_later() {
     let mut nanny = Nanny::running();
     for n in 1..=3 {
-        assert_eq!(nanny.after(seconds(1), exited(KILLED)), [remove(n), unregister(n)]);
+        assert_eq!(nanny.after(seconds(1), exited(KILLED)), [report(n, KILLED), remove(n), unregister(n)]);
         assert_eq!(nanny.on(Event::Unregistered), [Action::Spawn]);
         assert_eq!(nanny.on(started(n + 1)), []);
     }

@@ -15,6 +15,7 @@ use super::benchmark;
 use super::gather::{self, Got};
 use super::serve_data;
 use super::shared::{Shared, arrived, error_reply, stimulus};
+use crate::executor::python::PythonError;
 use crate::state::Event;
 
 /// What becomes of a request.
@@ -27,8 +28,23 @@ pub(crate) enum Answer {
     Close,
 }
 
-/// A call that failed: the exception the caller gets.
-struct Failed(Box<ErrorReply>);
+/// A call that failed.
+enum Failed {
+    /// The exception the caller gets.
+    Raised(Box<ErrorReply>),
+    /// The Python process died, and the worker will with it. The caller gets what a dead worker answers, a broken
+    /// connection: clients know what to make of that (those of actors wait for ever after any exception).
+    Gone,
+}
+
+impl From<PythonError> for Failed {
+    fn from(error: PythonError) -> Failed {
+        match error {
+            PythonError::Gone => Failed::Gone,
+            PythonError::Unusable(_) => Failed::new("RuntimeError", &error.to_string()),
+        }
+    }
+}
 
 impl From<DecodeError> for Failed {
     fn from(error: DecodeError) -> Failed {
@@ -38,7 +54,7 @@ impl From<DecodeError> for Failed {
 
 impl Failed {
     fn new(class: &str, message: &str) -> Failed {
-        Failed(Box::new(error_reply(class, message)))
+        Failed::Raised(Box::new(error_reply(class, message)))
     }
 }
 
@@ -55,7 +71,11 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
         }
         op => dispatch(shared, op, comm.peer().clone(), request).await,
     };
-    Answer::Reply(answered.unwrap_or_else(|Failed(reply)| error_value(*reply)))
+    match answered {
+        Ok(reply) => Answer::Reply(reply),
+        Err(Failed::Raised(reply)) => Answer::Reply(error_value(*reply)),
+        Err(Failed::Gone) => Answer::Close,
+    }
 }
 
 fn error_value(reply: ErrorReply) -> Value {
@@ -116,7 +136,7 @@ async fn to_python(shared: &Shared, op: &str, peer: Address, request: &Request) 
     if op.starts_with("shuffle_") {
         shared.bind_python();
     }
-    python.request(whole, peer).await.map_err(|gone| Failed::new("RuntimeError", &gone.to_string()))
+    Ok(python.request(whole, peer).await?)
 }
 
 fn args<T: DeserializeOwned>(request: &Request) -> Result<T, Failed> {
@@ -155,7 +175,7 @@ async fn update_data(shared: &Shared, request: &Request) -> Result<Value, Failed
     let payloads =
         data.into_iter().map(|(key, value)| Ok((key, as_payload(value)?))).collect::<Result<Vec<_>, Failed>>()?;
     let values = shared.take_in(payloads).await;
-    let values = values.map_err(|gone| Failed::new("RuntimeError", &gone.to_string()))?;
+    let values = values?;
     let sizes: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
     let nbytes = sizes.iter().map(|(key, nbytes)| (Value::from(key), Value::from(*nbytes))).collect();
     let stimulus_id = stimulus_id.unwrap_or_else(|| stimulus("update-data"));

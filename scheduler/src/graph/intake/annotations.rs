@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_is_a_positive_duration_that_workers_get_in_seconds() {
+        let read = one("timeout", "500ms".into()).expect("a duration");
+        assert_eq!(read.timeout, Some(0.5));
+        assert_eq!(read.echoed, Value::map([("timeout", Value::Float(0.5))]));
+        assert_eq!(one("timeout", Value::Int(5)).expect("seconds").timeout, Some(5.0));
+        assert_eq!(one("timeout", Value::Nil).expect("none").timeout, None);
+        for wrong in ["soon".into(), Value::Int(0), Value::Int(-1), Value::Float(f64::NAN)] {
+            assert!(one("timeout", wrong).is_err());
+        }
+    }
+
+    #[test]
     fn wrong_types_are_errors_that_name_the_annotation() {
         let error = one("retries", "many".into()).expect_err("text is no number");
         assert_eq!(error.to_string(), r#"annotation "retries" must be an integer, not Str("many")"#);

@@ -4,7 +4,7 @@ use dask_protocol::Value;
 use dask_protocol::message::{SchedulerToClient, TopicEvent, WorkerStatus};
 
 use super::super::testing::{Kit, add_keys, address, annotated, release_worker_data, task, task_of, worker};
-use super::super::{Config, Explanation, Incident, NewTask, NewWorker, Reason, Rule, TaskState};
+use super::super::{Config, Explanation, Incident, NewTask, NewWorker, Reason, Rule, Runtime, TaskState};
 
 fn explain(kit: &Kit, key: &str) -> Explanation {
     kit.state.explain(&key.into())
@@ -108,6 +108,20 @@ fn who_waits_for_what_can_never_run_is_warned_once() {
     assert!(warned[0].contains("offers 0 of the 1 GPU needed"), "{warned:?}");
     kit.submit(vec![gpu("z")], &["z"]);
     assert_eq!(warnings(&kit).len(), 1, "another group is another matter");
+}
+
+#[test]
+fn a_timeout_that_a_worker_does_not_know_is_warned_of_once() {
+    let mut kit = Kit::new(&[]);
+    kit.add_worker(NewWorker { runtimes: vec![Runtime::Python], ..worker(1, 2) });
+    let limited = |key: &str| annotated(task(key), |a| a.timeout = Some(5.0));
+    kit.submit(vec![limited("x-1"), limited("x-2")], &["x-1", "x-2"]);
+    let warned = warnings(&kit);
+    assert_eq!(warned.len(), 1, "one of its group is enough: {warned:?}");
+    assert!(warned[0].contains("does not know timeouts"), "{warned:?}");
+    let mut ours = Kit::new(&[1]);
+    ours.submit(vec![limited("x-1")], &["x-1"]);
+    assert!(warnings(&ours).is_empty());
 }
 
 #[test]

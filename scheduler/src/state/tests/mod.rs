@@ -1,6 +1,7 @@
 //! Behaviour of the state, by theme. Every event of every test is followed by `State::check`.
 
 mod clients;
+mod deaths;
 mod explain;
 mod failures;
 mod lifecycle;
