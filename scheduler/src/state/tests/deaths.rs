@@ -19,7 +19,7 @@ fn kit() -> Kit {
 
 fn exception_bytes(kit: &Kit) -> Vec<u8> {
     let erred = kit.to_client().into_iter().find_map(|message| match message {
-        SchedulerToClient::TaskErred(erred) => Some(erred.exception.clone()),
+        SchedulerToClient::ClientTaskErred(erred) => Some(erred.exception.clone()),
         _ => None,
     });
     match erred.expect("the client hears of it") {
