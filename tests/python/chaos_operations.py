@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 import dask
 import dask.array as da
 import dask.bag as db
-from distributed import Event, Future, Lock, Queue, Semaphore, Variable, as_completed, get_client, wait
+from distributed import Event, Future, Lock, Queue, Semaphore, Variable, as_completed, wait, worker_client
 from distributed.exceptions import Reschedule
 from distributed.scheduler import KilledWorker
 
@@ -47,9 +47,8 @@ def reschedule_once(x):
 
 def inc_within(x):
     """Submits from inside a task."""
-    client = get_client()
-    future = client.submit(inc, x, pure=False)
-    return client.gather(future)
+    with worker_client() as client:
+        return client.submit(inc, x, pure=False).result()
 
 
 def hold(name, x):

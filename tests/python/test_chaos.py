@@ -103,6 +103,15 @@ def round_of(address, seed, operations, killer):
     return failures
 
 
+def what_goes_on(client):
+    """What workers are at, and why."""
+    stacks = client.call_stack()
+    lines = [f"{worker} runs {key}:\n{''.join(stack)}" for worker, keys in stacks.items() for key, stack in keys.items()]
+    for keys in client.processing().values():
+        lines += [client.sync(client.scheduler.explain, key=key)["text"] for key in keys[:3]]
+    return "\n".join(lines)
+
+
 @pytest.fixture
 def scheduler_counts(client):
     port = client.scheduler_info()["services"]["dashboard"]
@@ -124,7 +133,7 @@ def test_everything_ends_and_nothing_stays_while_workers_are_killed(client, addr
     sizes = []
     for part, n in enumerate((first, operations - first)):
         failures = round_of(address, f"{seed}-{part}", n, killer)
-        assert not failures, "\n".join(failures)
+        assert not failures, "\n".join([*failures, what_goes_on(client)])
         eventually(lambda: scheduler_counts()["tasks"] == 0, "a scheduler without tasks")
         # Tasks that submit have one client in each worker.
         eventually(lambda: scheduler_counts()["clients"] <= 1 + len(nannies), "the end of all other clients")
