@@ -152,7 +152,7 @@ def cancelled_one_by_one(after: After, known: Known) -> bool:
     order = any(
         worker[flag] != after.workers[1][address][flag] for address, worker in after.workers[0].items() for flag in flags
     )
-    return called_off or order
+    return called_off or order or bool(after.upstream.disagreements)
 
 
 def loose_without_workers(after: After, known: Known) -> bool:
@@ -171,9 +171,13 @@ def loose_without_workers(after: After, known: Known) -> bool:
 def wanted_no_more(after: After, known: Known) -> bool:
     """wanted no more: what a task was to read that errs in the same round after all, upstream computes for nobody; here it
     is left."""
+
+    def erred_now(ts) -> bool:
+        return ts.state == "erred" and ts.key not in after.before.erred
+
     ours = after.tasks[0]
     return any(
-        ts.state in ("waiting", "no-worker", "queued", "processing")
+        (ts.state in ("waiting", "no-worker", "queued", "processing") or erred_now(ts))
         and not ts.who_wants
         and not ts.waiters
         and ours[ts.key]["state"] == "released"
