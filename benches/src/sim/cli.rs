@@ -76,6 +76,9 @@ struct CompareArgs {
     /// The figures are means over this many seeds
     #[arg(long, default_value_t = 3)]
     seeds: u64,
+    /// The first of these seeds
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
     /// Runs at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -232,7 +235,8 @@ impl CompareArgs {
         };
         let bar = progress(graphs.len() as u64 * self.seeds.max(1));
         let settings = Settings::new(Shape::even(1, 1));
-        let plan = Plan { graphs, shapes: self.shapes, seeds: self.seeds, jobs: self.jobs, settings };
+        let CompareArgs { shapes, seeds, first_seed, jobs, .. } = self;
+        let plan = Plan { graphs, shapes, seeds, first_seed, jobs, settings };
         let rows = plan.run(|| bar.inc(1))?;
         bar.finish_and_clear();
         println!("{}\n{}", summary(&rows), table(&rows));

@@ -110,6 +110,8 @@ pub struct Plan {
     pub shapes: Vec<Shape>,
     /// The figures are means over this many seeds.
     pub seeds: u64,
+    /// The first of these seeds.
+    pub first_seed: u64,
     /// Runs at a time.
     pub jobs: usize,
     /// All other settings; their shape and policy are not used.
@@ -134,7 +136,7 @@ impl Plan {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         let Some(graph) = self.graphs.get(number / seeds) else { return };
-                        let rows = self.rows(graph, (number % seeds) as u64);
+                        let rows = self.rows(graph, self.first_seed.wrapping_add((number % seeds) as u64));
                         done.lock().expect("no thread panics with the lock").push((number, rows));
                         progress();
                     }

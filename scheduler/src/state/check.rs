@@ -225,6 +225,16 @@ impl State {
             total += u128::from(count) * u128::from(estimate);
         }
         assert_eq!(self.total_compute_ns, total, "total occupancy is the sum over prefixes");
+        let mut outgoing = FastMap::<WorkerId, u128>::default();
+        for need in self.workers.iter().flat_map(|(_, worker)| worker.needs_what.values()) {
+            if let Some(sender) = need.sender {
+                *outgoing.entry(sender).or_insert(0) += u128::from(need.nbytes);
+            }
+        }
+        for (id, worker) in self.workers.iter() {
+            let fetched = outgoing.get(&id).copied().unwrap_or(0);
+            assert_eq!(worker.outgoing, fetched, "{}: sends what others are to fetch from it", worker.address);
+        }
         let network: u128 = self.workers.iter().map(|(_, worker)| worker.network_occupancy).sum();
         assert_eq!(self.total_network_occupancy, network, "total network occupancy is the sum over workers");
         let threads: u64 = self.workers.iter().map(|(_, worker)| u64::from(worker.nthreads)).sum();

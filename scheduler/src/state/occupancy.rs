@@ -126,14 +126,30 @@ impl State {
     }
 
     fn book_need(&mut self, dep: TaskId, worker: WorkerId) {
-        let nbytes = self.nbytes(dep);
-        let worker = &mut self.workers[worker];
-        let need = worker.needs_what.entry(dep).or_insert(Need { count: 0, nbytes });
-        need.count += 1;
-        if need.count == 1 {
-            worker.network_occupancy += u128::from(nbytes);
-            self.total_network_occupancy += u128::from(nbytes);
+        if let Some(need) = self.workers[worker].needs_what.get_mut(&dep) {
+            need.count += 1;
+            return;
         }
+        let (nbytes, sender) = (self.nbytes(dep), self.likely_sender(dep));
+        let worker = &mut self.workers[worker];
+        worker.needs_what.insert(dep, Need { count: 1, nbytes, sender });
+        worker.network_occupancy += u128::from(nbytes);
+        self.total_network_occupancy += u128::from(nbytes);
+        if let Some(sender) = sender {
+            self.workers[sender].outgoing += u128::from(nbytes);
+        }
+    }
+
+    /// The holder that a result is expected to be fetched from, if only one task reads it: such a piece is fetched once,
+    /// from where it was made. What many read is passed on by everyone who has it, and waits for no worker in particular.
+    pub(super) fn likely_sender(&self, dep: TaskId) -> Option<WorkerId> {
+        /// More holders than these are as good.
+        const HOLDERS_MAX: usize = 4;
+        let dep = &self.tasks[dep];
+        if dep.dependents.len() > 1 {
+            return None;
+        }
+        dep.who_has.iter().take(HOLDERS_MAX).min_by_key(|holder| self.workers[*holder].outgoing)
     }
 
     fn unbook_need(&mut self, dep: TaskId, worker: WorkerId) {
@@ -150,6 +166,9 @@ impl State {
         if let Some(need) = self.workers[worker].needs_what.swap_remove(&dep) {
             self.workers[worker].network_occupancy -= u128::from(need.nbytes);
             self.total_network_occupancy -= u128::from(need.nbytes);
+            if let Some(sender) = need.sender.and_then(|sender| self.workers.get_mut(sender)) {
+                sender.outgoing -= u128::from(need.nbytes);
+            }
         }
     }
 }

@@ -21,6 +21,9 @@ use super::task::TaskState;
 const ROUNDS: usize = 1;
 /// What reads more than this brings nobody together: it needs most of the cluster's results anyway.
 const FAN_IN_MAX: usize = 32;
+/// Nor does what reads more than a worker computes in so many rounds: the first results would be held until the last of
+/// them, on every worker at once.
+const FAN_IN_ROUNDS: usize = 4;
 /// What meets again after it has met once counts too, if no more than this meet.
 const SECOND_FAN_IN_MAX: usize = 4;
 /// Tasks at the head of the queue among which a worker finds what goes with its results: priority is violated by as much.
@@ -151,16 +154,17 @@ impl State {
     /// Keeps the head of the queue, and what is used with it, for a worker.
     fn begin_run(&mut self, runtime: Runtime, head: Place, worker: WorkerId) {
         let limit = self.run_length_max(runtime, worker);
-        let mut users = FastSet::<TaskId>::default();
-        self.add_users(head.task, &mut users);
+        let fan_in_max = self.fan_in_max(worker);
+        let mut users: FastSet<TaskId> = self.users(head.task, fan_in_max).into_iter().collect();
         let mut run = vec![head];
         let mut skipped = 0;
         for place in self.queue.after(runtime, head) {
             if run.len() >= limit || skipped > SKIPPED_MAX {
                 break;
             }
-            if self.is_used_with(place.task, &users) {
-                self.add_users(place.task, &mut users);
+            let its_users = self.users(place.task, fan_in_max);
+            if its_users.iter().any(|user| users.contains(user)) {
+                users.extend(its_users);
                 run.push(place);
             } else {
                 skipped += 1;
@@ -173,10 +177,11 @@ impl State {
 
     /// Of the tasks next in the queue, the first one that is used together with something a worker has.
     fn close_to(&self, runtime: Runtime, head: Place, worker: WorkerId) -> Option<Place> {
+        let fan_in_max = self.fan_in_max(worker);
         let places = std::iter::once(head).chain(self.queue.after(runtime, head)).take(LOOK_AHEAD);
         let mut places = places.filter(|place| place.priority[..2] == head.priority[..2]);
         places.find(|place| {
-            self.users(place.task).iter().any(|user| {
+            self.users(place.task, fan_in_max).iter().any(|user| {
                 self.tasks[*user].dependencies.iter().take(USERS_MAX).any(|input| self.is_near(input, worker))
             })
         })
@@ -197,6 +202,11 @@ impl State {
         false
     }
 
+    /// How many tasks may meet for a worker to make them all.
+    fn fan_in_max(&self, worker: WorkerId) -> usize {
+        FAN_IN_MAX.min(FAN_IN_ROUNDS * self.workers[worker].nthreads as usize)
+    }
+
     /// How many tasks a worker may have kept for it: no more than its share of what is left.
     fn run_length_max(&self, runtime: Runtime, worker: WorkerId) -> usize {
         let nthreads = self.workers[worker].nthreads as usize;
@@ -206,13 +216,13 @@ impl State {
     }
 
     /// Where the result of a task meets others: its dependents, or what is at the end of a chain of them, and where
-    /// their results meet others in turn, if those are few.
-    fn users(&self, id: TaskId) -> SmallVec<[TaskId; 2 * USERS_MAX]> {
+    /// their results meet others in turn, if those are few. Not where more than `fan_in_max` meet.
+    fn users(&self, id: TaskId, fan_in_max: usize) -> SmallVec<[TaskId; 2 * USERS_MAX]> {
         let mut users = SmallVec::new();
         for dependent in self.tasks[id].dependents.iter().take(USERS_MAX) {
             let Some(user) = self.meeting(dependent) else { continue };
             let fan_in = self.tasks[user].dependencies.len();
-            if fan_in <= FAN_IN_MAX {
+            if fan_in <= fan_in_max {
                 users.push(user);
             }
             if fan_in <= SECOND_FAN_IN_MAX
@@ -239,13 +249,5 @@ impl State {
             id = task.dependents.at(0);
         }
         None
-    }
-
-    fn add_users(&self, id: TaskId, users: &mut FastSet<TaskId>) {
-        users.extend(self.users(id));
-    }
-
-    fn is_used_with(&self, id: TaskId, users: &FastSet<TaskId>) -> bool {
-        self.users(id).iter().any(|user| users.contains(user))
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Need {
     pub(super) count: u32,
     /// What it counts for in the worker's `network_occupancy`.
     pub(super) nbytes: u64,
+    /// The worker whose `outgoing` it counts in; it may have left since.
+    pub(super) sender: Option<WorkerId>,
 }
 
 /// One worker. Fields that dask has are named as there.
@@ -76,6 +78,8 @@ pub(super) struct Worker {
     pub(super) nbytes: u128,
     /// Bytes of results that tasks here must fetch first.
     pub(super) network_occupancy: u128,
+    /// Bytes of results that tasks elsewhere are expected to fetch from here.
+    pub(super) outgoing: u128,
     /// Place among all workers in order of address.
     pub(super) rank: u32,
     /// Whether it is among the running workers.
@@ -127,6 +131,7 @@ impl Worker {
             prefix_count: SmallVec::new(),
             nbytes: 0,
             network_occupancy: 0,
+            outgoing: 0,
             rank: 0,
             runs: false,
             is_idle: false,
@@ -227,6 +232,10 @@ impl Workers {
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Worker> {
         self.slots.get(id.index())?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.slots.get_mut(id.index())?.as_deref_mut()
     }
 
     /// Registered workers in order of registration.

@@ -7,7 +7,15 @@ use super::super::{Config, NewTask, Policy};
 const CLOSING: &str = "sum";
 
 fn kit(threads: &[u32]) -> Kit {
-    Kit::with(Config { policy: Policy::Native, ..Config::default() }, threads)
+    kit_of(Policy::Native, threads)
+}
+
+fn kit_of(policy: Policy, threads: &[u32]) -> Kit {
+    Kit::with(Config { policy, ..Config::default() }, threads)
+}
+
+fn pinned(key: &str, inputs: &[&str], worker: &str) -> NewTask {
+    annotated(task_of(key, inputs), |annotations| annotations.workers = vec![worker.to_owned()])
 }
 
 fn names(count: usize) -> Vec<String> {
@@ -129,20 +137,74 @@ fn what_is_kept_for_a_busy_worker_is_given_up_in_the_end() {
 #[test]
 fn inputs_on_their_way_are_not_missing() {
     let mut kit = kit(&[1, 1, 1]);
-    let pinned =
-        |key: &str, worker: &str| annotated(task(key), |annotations| annotations.workers = vec![worker.to_owned()]);
-    kit.submit(vec![pinned("big", "w1"), pinned("small", "w2")], &["big", "small"]);
+    kit.submit(vec![pinned("big", &[], "w1"), pinned("small", &[], "w2")], &["big", "small"]);
     kit.finish_in("big", 500_000_000, 0.1);
     kit.finish_in("small", 1_000_000, 0.1);
     // The first is made to fetch the big input at the second worker ...
-    let first =
-        annotated(task_of("first", &["big", "small"]), |annotations| annotations.workers = vec!["w2".to_owned()]);
-    kit.submit(vec![first], &["first"]);
+    kit.submit(vec![pinned("first", &["big", "small"], "w2")], &["first"]);
     // ... and a long queue at the holder of the big one makes the second worker the better place for the next.
     let busy: Vec<String> = (0..30).map(|i| format!("busy-{i}")).collect();
     for key in &busy {
-        kit.submit(vec![pinned(key, "w1")], &[key]);
+        kit.submit(vec![pinned(key, &[], "w1")], &[key]);
     }
     kit.submit(vec![task_of("second", &["big", "small"])], &["second"]);
     assert_eq!(kit.worker_of("second"), 2);
+}
+
+/// Three workers, the first with 500 MB and 100 MB, the second with another 100 MB.
+fn with_data(policy: Policy, threads: &[u32]) -> Kit {
+    let mut kit = kit_of(policy, threads);
+    for (key, worker, nbytes) in [("big", "w1", 500_000_000), ("left", "w1", 100_000_000), ("right", "w2", 100_000_000)]
+    {
+        kit.submit(vec![pinned(key, &[], worker)], &[key]);
+        kit.finish_in(key, nbytes, 0.1);
+    }
+    kit
+}
+
+#[test]
+fn a_task_does_not_wait_for_a_busy_sender() {
+    for (policy, expected) in [(Policy::Upstream, 2), (Policy::Native, 1)] {
+        let mut kit = with_data(policy, &[1, 1, 1]);
+        // The first worker has 500 MB to send before it could send "left".
+        kit.submit(vec![pinned("copy", &["big"], "w3")], &["copy"]);
+        kit.submit(vec![task_of("both", &["left", "right"])], &["both"]);
+        assert_eq!(kit.worker_of("both"), expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn more_threads_do_not_fetch_faster() {
+    for (policy, expected) in [(Policy::Upstream, 2), (Policy::Native, 1)] {
+        let mut kit = with_data(policy, &[1, 8, 1]);
+        // The second worker has 500 MB to fetch first, and eight threads to use them; the first one has some work.
+        kit.submit(vec![pinned("copy", &["big"], "w2")], &["copy"]);
+        for key in ["busy-0", "busy-1", "busy-2"] {
+            kit.submit(vec![pinned(key, &[], "w1")], &[key]);
+        }
+        kit.submit(vec![task_of("both", &["right", "left"])], &["both"]);
+        assert_eq!(kit.worker_of("both"), expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn tasks_that_no_worker_could_make_in_a_few_rounds_are_not_kept_together() {
+    for (threads, together) in [(4, true), (2, false)] {
+        let mut kit = kit(&[threads; 2]);
+        let names: Vec<String> = (0..60).map(|i| format!("x-{i}")).collect();
+        let mut tasks: Vec<NewTask> = Vec::new();
+        for (name, order) in names.iter().zip(0..) {
+            tasks.push(NewTask { data_producer: true, order: f64::from(order), ..task(name.as_str()) });
+        }
+        let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
+        tasks.extend(
+            inputs
+                .chunks(12)
+                .enumerate()
+                .map(|(i, inputs)| NewTask { order: 60.0 + i as f64, ..task_of(format!("mean-{i}"), inputs) }),
+        );
+        let wanted: Vec<String> = (0..5).map(|i| format!("mean-{i}")).collect();
+        kit.submit(tasks, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(kit.worker_of("x-0") == kit.worker_of("x-1"), together, "{threads} threads");
+    }
 }
