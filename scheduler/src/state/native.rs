@@ -31,6 +31,10 @@ impl Senders {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.longest[0].is_none()
+    }
+
     /// Bytes that the busiest of them has to send before it serves a receiver, which does not send to itself.
     fn queue(&self, receiver: WorkerId) -> u128 {
         let others = self.longest.iter().flatten().filter(|(id, _)| *id != receiver);
@@ -63,11 +67,13 @@ impl State {
             let missing = (total - held).saturating_sub(self.fetching(id, candidate));
             let occupancy = self.occupancy(worker);
             let mut start = occupancy / f64::from(worker.nthreads);
-            if missing > 0 {
+            if missing > 0 && !senders.is_empty() {
                 // Where all wait for the same sender, the one with less to do comes first.
                 let own = start.max(worker.network_occupancy as f64 / self.bandwidth);
                 let links = own.max(senders.queue(candidate) as f64 / self.bandwidth);
                 start = links + missing as f64 / self.bandwidth + OWN_WEIGHT * own;
+            } else {
+                start += missing as f64 / self.bandwidth;
             }
             let cost = (0, start, worker.nbytes);
             considered.weigh(cost, || self.score(candidate, occupancy, start, missing));
