@@ -56,7 +56,7 @@ pub(crate) struct Introduction {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum ToPython {
     /// See [`Introduction`].
-    Introduce(Introduction),
+    Introduce(Box<Introduction>),
     /// Run a task.
     Execute(Execute),
     /// Forget values.

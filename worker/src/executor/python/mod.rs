@@ -109,7 +109,7 @@ impl Interpreter {
     pub(crate) async fn introduce(self, introduction: Introduction) -> Result<(Python, PythonReader), PythonError> {
         let Interpreter { mut comm, child, ready, path } = self;
         debug!(pid = ready.pid, python = %path.display(), "Python process ready");
-        let sent = comm.send_value(&[ToPython::Introduce(introduction)]).await;
+        let sent = comm.send_value(&[ToPython::Introduce(Box::new(introduction))]).await;
         sent.map_err(|_| PythonError::Gone)?;
         let (reader, writer) = comm.split();
         let python = Python {
