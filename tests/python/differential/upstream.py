@@ -157,6 +157,11 @@ class Upstream(Scheduler):
         return self.agree(self.tasks[self.deciding], ws, open_to)
 
     def decide_worker_rootish_queuing_disabled(self, ts):
+        if ts.group.last_worker_tasks_left < 0:
+            # share of less than one: upstream counts on below zero, and the first worker gets the whole group; here the
+            # next worker is chosen.
+            ts.group.last_worker_tasks_left = 0
+            self.met["share of less than one"] += 1
         self.weighed = {}
         ws = super().decide_worker_rootish_queuing_disabled(ts)
         agreed = self.agree(ts, ws, self.equals(ws))
