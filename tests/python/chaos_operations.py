@@ -170,8 +170,8 @@ def failing(user):
     else:
         raise AssertionError("an error vanished")
     if user.rng.random() < 0.5:
-        # The client may never hear that it failed again: `docs/compatibility.md` has it among what is open.
         after.retry()
+        wait(after, timeout=ANSWER_SECONDS_MAX)
 
 
 def rescheduled(user):

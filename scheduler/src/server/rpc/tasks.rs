@@ -1,17 +1,20 @@
 //! Requests about tasks that change the state: `retry`, `add_keys`.
 
+use std::time::Duration;
+
 use dask_protocol::message::{Keys, Pairs, Request, StimulusId};
 use dask_protocol::{Address, Key, Value};
 use serde::Deserialize;
 use tracing::info;
 
+use super::super::driver::Driver;
 use super::super::failure::{Failure, Reply, nil, reply};
 use super::super::shared::Server;
 use super::super::task_stream::Wanted;
 use super::super::trackers::{TaskMetadata, Tracker};
 use super::ok;
 use crate::graph::intake::parse_timedelta;
-use crate::state::Event;
+use crate::state::{ClientId, Event};
 
 /// `retry`: run erred tasks again; the answer names all that will.
 pub(crate) async fn retry(server: &Server, request: &Request) -> Reply {
@@ -30,7 +33,30 @@ pub(crate) async fn retry(server: &Server, request: &Request) -> Reply {
         core.handle(Event::Retry { keys: keys.0, stimulus_id });
         again
     });
-    reply(&again.await?)
+    let again = again.await?;
+    tokio::spawn(report_again(server.driver.clone(), client.into(), again.clone()));
+    reply(&again)
+}
+
+/// A client marks what it retries as pending when it has the reply, and so forgets what it heard of it by its stream before.
+/// It is told once more, after it has had time to take in the reply.
+async fn report_again(driver: Driver, client: ClientId, keys: Vec<Key>) {
+    const DELAYS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+    for delay in DELAYS {
+        tokio::time::sleep(delay).await;
+        let (client, keys) = (client.clone(), keys.clone());
+        let told = driver.run(move |core| {
+            for key in keys {
+                // What is not known any more was let go of; a report would call off what comes next under its key.
+                if core.state.nbytes_of(&key).is_some() {
+                    core.handle(Event::ReportKey { client: client.clone(), key });
+                }
+            }
+        });
+        if told.await.is_err() {
+            return;
+        }
+    }
 }
 
 /// `get_task_stream_index`: how many records there are; recording begins with the first question.
