@@ -65,6 +65,10 @@ def worker(scheduler, ws: WorkerState) -> dict:
     }
 
 
+def thief_address(scheduler, thief: WorkerState) -> str | None:
+    return thief.address if scheduler.workers.get(thief.address) is thief else None
+
+
 def totals(scheduler) -> dict:
     return {
         "nthreads": scheduler.total_nthreads,
@@ -74,6 +78,10 @@ def totals(scheduler) -> dict:
         "queued": len(scheduler.queued),
         "unrunnable": keys(scheduler.unrunnable),
         "clients": sorted(scheduler.clients),
+        "in_flight": sorted(
+            [ts.key, info["victim"].address, thief_address(scheduler, info["thief"])]
+            for ts, info in scheduler.in_flight.items()
+        ),
         "groups": {
             str(name): {state: count for state, count in tg.states.items() if count}
             for name, tg in scheduler.task_groups.items()
@@ -102,6 +110,12 @@ def to_worker(msg: dict) -> list[tuple[str, list]]:
         return [(key, [op]) for key in msg["keys"]]
     if op == "refresh-who-has":
         return [(key, [op, sorted(on)]) for key, on in msg["who_has"].items()]
+    if op == "acquire-replicas":
+        return [(key, [op, sorted(on), msg["nbytes"][key]]) for key, on in msg["who_has"].items()]
+    if op == "steal-request":
+        return [(msg["key"], [op])]
+    if op == "worker-status-change":
+        return [("", [op, msg["status"]])]
     if op == "remove-worker":
         return [(msg["worker"], [op])]
     if op == "close":
@@ -120,6 +134,8 @@ def to_client(msg: dict) -> list[tuple[str, list]]:
         return [(msg["key"], [op])]
     if op == "cancelled-keys":
         return [(key, [op, msg.get("reason")]) for key in msg["keys"]]
+    if op == "restart":
+        return [("", [op])]
     return [("", ["unexpected", str(msg)])]
 
 

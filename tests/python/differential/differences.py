@@ -55,6 +55,8 @@ class After:
     upstream: Any
     before: Before
     raised: Exception | None
+    #: The transitions that upstream made, with what each started from and came to.
+    made: list[tuple[str, str, str]]
     #: Tasks that changed on either side: the others were compared before.
     changed: set[str]
     tasks: tuple[dict, dict]
@@ -90,6 +92,9 @@ def unequal(after: After) -> list[str]:
         for name in sorted(ours.keys() | theirs.keys() if names is None else names):
             if ours.get(name) != theirs.get(name):
                 found += compare(f"{what} {name}", ours.get(name), theirs.get(name))
+    retired = [[token, sorted(addresses)] for token, addresses in after.line["retired"]]
+    if sorted(retired) != sorted(after.upstream.retired):
+        found.append(f"retired: {retired} here, {after.upstream.retired} upstream")
     if len(after.tasks[0]) != len(after.tasks[1]) and not found:
         found.append(f"tasks that only one side knows: {after.tasks[0].keys() ^ after.tasks[1].keys()}")
     return found + compare("totals", *after.totals)
@@ -186,6 +191,48 @@ def wanted_no_more(after: After, known: Known) -> bool:
     )
 
 
+def endless_retry(after: After, known: Known) -> bool:
+    """endless retry: upstream starts erred dependencies of a dependent over with it, and that one with each of them; where
+    two of them err at once, since their inputs fit no worker, it goes on for ever; here each is tried once."""
+    return after.raised is not None and after.upstream.transition_counter >= after.upstream.transition_counter_max
+
+
+def finished_while_retiring(after: After, known: Known) -> bool:
+    """finished while retiring: upstream lets a worker go that was empty in an earlier round, with what it has finished since,
+    which is computed again; here that is moved away first."""
+    ours = {(token, address) for token, addresses in after.line["retired"] for address in addresses}
+    early = {address for token, addresses in after.upstream.retired for address in addresses if (token, address) not in ours}
+    workers = after.workers[0]
+    tasks = after.tasks[0]
+    return any(
+        len(tasks[key]["who_has"]) == 1 for address in early if address in workers for key in workers[address]["has_what"]
+    )
+
+
+def busy_alike(after: After, known: Known) -> bool:
+    """busy alike: which of two workers gives tasks away first that are equally busy but for a rounding error."""
+    if after.event["op"] != "timeout" or after.totals[0]["in_flight"] == after.totals[1]["in_flight"]:
+        return False
+    return after.upstream.extensions["stealing"].alike
+
+
+def thief_at_rest(after: After, known: Known) -> bool:
+    """thief at rest: upstream gives a task to the worker that it was asked back for also when that one has paused or is
+    about to leave by then; here it goes where it would go now."""
+    if after.event["op"] != "steal-response":
+        return False
+    ts = after.upstream.tasks.get(after.event["key"])
+    return bool(ts and ts.processing_on and ts.processing_on not in after.upstream.running)
+
+
+def retried_for_nobody(after: After, known: Known) -> bool:
+    """retried for nobody: upstream lets go of an erred task once the last one that was to read it errs too, which counts as
+    a retry: it and its erred dependents are begun again, and called off; here they stay erred."""
+    ours = after.tasks[0]
+    begun = {key for key, start, finish in after.made if (start, finish) == ("erred", "released")}
+    return after.event["op"] != "retry" and any(ours[key]["state"] == "erred" for key in begun if key in ours)
+
+
 def new_resources(after: After, known: Known) -> bool:
     """new resources: upstream does not look whether a worker with new resources can run what waits for such a one."""
     if after.event["op"] != "set-resources":
@@ -216,12 +263,17 @@ def followed(after: After, known: Known) -> str | None:
 
 
 ENDS = [
+    endless_retry,
+    finished_while_retiring,
+    busy_alike,
+    thief_at_rest,
     new_resources,
     cancel_of_the_unwanted,
     loose_resources,
     cancelled_one_by_one,
     loose_without_workers,
     wanted_no_more,
+    retried_for_nobody,
     refused_unknown,
     followed,
 ]
@@ -388,4 +440,27 @@ def lost_actors(after: After, known: Known) -> bool:
     return found
 
 
-MASKS = [stale_blame, repeated_reports, repeated_cancels, used_resources, blame_of_the_erred, lost_actors]
+def retired_in_vain(after: After, known: Known) -> bool:
+    """retired in vain: a worker that was told to retire twice, and cannot, upstream tells to be what it was after the first
+    time, and it never runs again; here it is to be what it was before."""
+    if not after.upstream.extensions:
+        return False
+    found = False
+    for name, messages in after.sent[1].items():
+        ours = after.sent[0].get(name, [])
+        for place, message in enumerate(messages[: len(ours)]):
+            if message == ["worker-status-change", "closing_gracefully"] and ours[place][0] == message[0]:
+                found |= ours[place] != message
+                messages[place] = ours[place]
+    return found
+
+
+MASKS = [
+    stale_blame,
+    repeated_reports,
+    repeated_cancels,
+    used_resources,
+    blame_of_the_erred,
+    lost_actors,
+    retired_in_vain,
+]

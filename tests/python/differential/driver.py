@@ -13,13 +13,17 @@ import asyncio
 import json
 import logging
 import sys
+from collections import Counter
 
 import dask
 
 import canonical
 import differences
 import ordered
-from upstream import Upstream, clock
+from upstream import Upstream, clock, module
+
+# Transitions after an event; more than any scenario's tasks can come to.
+TRANSITIONS_MAX = 20_000
 
 
 class Scenario:
@@ -28,13 +32,16 @@ class Scenario:
         self.known = differences.Known()
         saturation = header["saturation"]
         with dask.config.set({"distributed.scheduler.worker-saturation": "inf" if saturation is None else saturation}):
-            self.upstream = Upstream(header["allowed_failures"], self.known.counts)
+            self.upstream = Upstream(header["allowed_failures"], self.known.counts, header["operations"])
+            module.asyncio.sleep = self.upstream.sleepers.sleep
         self.tasks: dict[str, dict] = {}
         self.theirs: dict[str, dict] = {}
         ordered.touched.clear()
         self.workers: dict[str, dict] = {}
         self.totals: dict = {}
         self.steps = 0
+        #: How often each kind of event was compared.
+        self.events: Counter = Counter()
         self.difference: dict | None = None
 
     async def step(self, line: dict) -> bool:
@@ -43,6 +50,11 @@ class Scenario:
         clock.now = line["at"]
         upstream.theirs = [tuple(placed) for placed in line["placed"]]
         upstream.placed, upstream.disagreements, upstream.failed = [], [], None
+        upstream.in_flight_there = line.get("totals", self.totals).get("in_flight", [])
+        upstream.retired = []
+        upstream.transition_counter_max = upstream.transition_counter + TRANSITIONS_MAX
+        if "amm" in upstream.extensions:
+            upstream.extensions["amm"].told(line["sent"])
         upstream.refused = {key: task["erred_on"] for key, task in line["tasks"].items() if task["erred_on"]}
         before = differences.Before(upstream, line["event"])
         logged = len(upstream.transition_log)
@@ -58,11 +70,13 @@ class Scenario:
         client_streams |= upstream.client_comms
         sent = canonical.sent(worker_streams, canonical.to_worker) | canonical.sent(client_streams, canonical.to_client)
         changed = self.follow(line) | self.look()
+        made = [tuple(transition[:3]) for transition in list(upstream.transition_log)[logged:]]
         after = differences.After(
             line=line,
             upstream=upstream,
             before=before,
             raised=raised,
+            made=made,
             changed=changed,
             tasks=(self.tasks, self.theirs),
             workers=(self.workers, {a: canonical.worker(upstream, ws) for a, ws in upstream.workers.items()}),
@@ -77,9 +91,10 @@ class Scenario:
                 "found": found,
                 "raised": repr(raised),
                 "transitions here": [" ".join(transition) for transition in line["transitions"]],
-                "transitions upstream": [" ".join(map(str, made[:3])) for made in list(upstream.transition_log)[logged:]],
+                "transitions upstream": [" ".join(map(str, transition)) for transition in made],
             }
         self.steps += 1
+        self.events[line["event"]["op"]] += 1
         return not found and not self.known.ended_by
 
     def look(self) -> set[str]:
@@ -114,6 +129,7 @@ class Scenario:
             "tied": choices.tied,
             "noise": choices.noise,
             "order": choices.order,
+            "events": self.events,
             "known": self.known.counts,
             "ended_by": self.known.ended_by,
             "difference": self.difference,

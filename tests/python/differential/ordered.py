@@ -135,12 +135,24 @@ class WorkerState(module.WorkerState):
         super().__init__(*args, **kwargs)
         self.processing = OrderedSet()
         self._has_what = OrderedDict()
+        # Sets of workers are walked by name: w1, w2, ...
+        self._hash = int(self.name[1:]) - 1
 
 
 class ClientState(module.ClientState):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.wants_what = OrderedSet()
+
+
+class Policies(dict):
+    """Policies of the active memory manager, first come first."""
+
+    def add(self, policy) -> None:
+        self[policy] = None
+
+    def remove(self, policy) -> None:
+        del self[policy]
 
 
 class Queue(HeapSet):

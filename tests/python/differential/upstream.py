@@ -7,6 +7,7 @@ rule leaves several open, the one that was taken on the other side is taken here
 
 from __future__ import annotations
 
+import asyncio
 import math
 import operator
 from collections import Counter, defaultdict
@@ -18,10 +19,13 @@ from distributed.core import Status
 from distributed.protocol import Serialized, serialize, to_serialize
 from distributed.scheduler import Scheduler
 
+from operations import Asyncio, Manager, Sleepers, Stealing
 from ordered import ClientState, OrderedSet, Queue, TaskState, WorkerState
 
 # Objectives are sums of floats in an order that is nobody's business.
 NOISE = 1e-9
+# Turns of the event loop in which everything comes to rest that does not sleep.
+TURNS_MAX = 20
 
 
 class Clock:
@@ -35,6 +39,7 @@ class Clock:
 
 clock = Clock()
 module.time = clock
+module.asyncio = Asyncio()
 
 
 class Graph:
@@ -93,17 +98,24 @@ class Choices:
 
 
 class Upstream(Scheduler):
-    def __init__(self, allowed_failures: int, met: Counter):
+    def __init__(self, allowed_failures: int, met: Counter, operations: bool):
+        #: Named differences that were avoided, and how often.
+        self.met = met
+        self.sleepers = Sleepers()
         super().__init__(
             host="127.0.0.1",
             dashboard=False,
-            extensions={},
+            extensions={"stealing": Stealing, "amm": Manager} if operations else {},
             validate=False,
             allowed_failures=allowed_failures,
         )
         self.queued = Queue(key=operator.attrgetter("priority"))
-        #: Named differences that were avoided, and how often.
-        self.met = met
+        self.saturated = OrderedSet()
+        self.replicated_tasks = OrderedSet()
+        # Retirements under way, and those that ended in this step: token, and who handed everything over.
+        self.retiring: dict[int, asyncio.Task] = {}
+        self.retired: list[list] = []
+        self.in_flight_there: list[list] = []
         self.choices = Choices()
         self.deciding = None
         self.weighed: dict[WorkerState, tuple] = {}
@@ -117,6 +129,11 @@ class Upstream(Scheduler):
         self.requested: list[str] = []
         self.failed: Exception | None = None
         self.runs: defaultdict[str, list[int]] = defaultdict(list)
+
+    @property
+    def in_flight(self) -> dict:
+        """Tasks asked back."""
+        return self.extensions["stealing"].in_flight if "stealing" in self.extensions else {}
 
     def start_http_server(self, *args, **kwargs) -> None:
         self.http_server = None
@@ -213,6 +230,23 @@ class Upstream(Scheduler):
         )
         return ws
 
+    def equal(self, a: tuple, b: tuple) -> bool:
+        return equal(a, b)
+
+    def agree_on(self, what: str, best: WorkerState, equals: set[WorkerState], chosen: list[str]) -> WorkerState:
+        """The other side's choice, if upstream's rule leaves it open; its own, if the other side made none."""
+        if not chosen:
+            return best
+        agreed = [ws for ws in equals if ws.address in chosen]
+        if not agreed:
+            self.disagreements.append(f"{what}: {chosen}, upstream leaves open {sorted(ws.address for ws in equals)}")
+            return best
+        if len(equals) == 1:
+            self.choices.determined += 1
+        else:
+            self.choices.tied += 1
+        return agreed[0]
+
     def _create_taskstate_from_graph(self, *, keys, **kwargs):
         self.failed = None
         try:
@@ -234,6 +268,20 @@ class Upstream(Scheduler):
         result = getattr(self, f"on_{op}")(event)
         if result is not None:
             await result
+        if self.retiring:
+            await self.follow_retirements()
+
+    async def follow_retirements(self) -> None:
+        """Lets those go on that do not sleep, and takes down what came of those that ended."""
+        for _ in range(TURNS_MAX):
+            await asyncio.sleep(0)
+        ended = [(token, task) for token, task in self.retiring.items() if task.done()]
+        for token, task in ended:
+            del self.retiring[token]
+            self.retired.append([token, sorted(task.result())])
+
+    async def restart_workers(self, *args, **kwargs) -> None:
+        """That the workers leave comes next in the scenario."""
 
     def fill_open_slots(self) -> bool:
         """Sends queued tasks to workers with open slots; whether there was anything to do."""
@@ -274,7 +322,7 @@ class Upstream(Scheduler):
     def on_heartbeat(self, event: dict) -> None:
         self.heartbeat_worker(
             address=event["worker"],
-            metrics=metrics(event["bandwidth"]),
+            metrics=metrics(event["bandwidth"], event["memory"]),
             executing={key: seconds for key, seconds in event["executing"]},
         )
 
@@ -390,6 +438,27 @@ class Upstream(Scheduler):
     def on_retry(self, event: dict) -> None:
         self.stimulus_retry(event["keys"])
 
+    def on_restart(self, event: dict):
+        return self.restart(wait_for_workers=False, stimulus_id="restart")
+
+    def on_retire_workers(self, event: dict) -> None:
+        retirement = self.retire_workers(
+            event["workers"], close_workers=event["close"], remove=event["remove"], stimulus_id="retire-workers"
+        )
+        self.retiring[event["token"]] = asyncio.ensure_future(retirement)
+        # Earlier ones look after this one's worker is told, and before this one looks.
+        self.sleepers.wake()
+
+    def on_run_amm(self, event: dict) -> None:
+        self.extensions["amm"].run_once()
+
+    def on_timeout(self, event: dict) -> None:
+        self.extensions["stealing"].balance()
+        self.sleepers.wake()
+
+    def on_steal_response(self, event: dict) -> None:
+        self.extensions["stealing"].confirm(event)
+
 
 def close(a: float, b: float) -> bool:
     return abs(a - b) <= NOISE * max(abs(a), abs(b))
@@ -399,10 +468,10 @@ def equal(a: tuple, b: tuple) -> bool:
     return all(close(x, y) for x, y in zip(a, b))
 
 
-def metrics(bandwidth: float) -> dict:
+def metrics(bandwidth: float, memory: int = 100_000_000) -> dict:
     return {
         "bandwidth": {"total": bandwidth, "workers": {}, "types": {}},
-        "memory": 100_000_000,
+        "memory": memory,
         "spilled_bytes": {"memory": 0, "disk": 0},
         "digests_total_since_heartbeat": {},
     }

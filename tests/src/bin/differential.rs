@@ -103,6 +103,8 @@ fn report(summary: &Summary, show: usize) {
         "choices of a worker: {} determined and the same, {} between equals, {} by a rounding error, {} out of order",
         summary.determined, summary.tied, summary.noise, summary.order
     );
+    let events = summary.events.iter().map(|(name, (count, scenarios))| format!("{name} {count} in {scenarios}"));
+    println!("events, and scenarios with them: {}", events.collect::<Vec<_>>().join(", "));
     for (name, count) in &summary.known {
         let ended = summary.ended_by.get(name).map_or(String::new(), |n| format!(", ended {n} scenarios"));
         println!("  {name}: {count} times{ended}");

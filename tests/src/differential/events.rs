@@ -1,13 +1,19 @@
 //! Events as JSON, for upstream to follow.
 
-use dask_protocol::message::{RunId, WorkerToScheduler};
-use dask_protocol::{Key, Value};
+use dask_protocol::message::{RunId, StimulusId, WorkerToScheduler};
+use dask_protocol::{Address, Key, Value};
 use dask_scheduler::state::{Event, NewTask, UpdateGraph};
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value as Json, json};
 
-/// The runs of each task so far, oldest first.
-pub type Runs = FxHashMap<Key, Vec<RunId>>;
+/// The runs of each task so far, oldest first, and likewise what its workers were asked for it back by.
+#[derive(Debug, Default)]
+pub struct Runs {
+    /// By their numbers.
+    pub computed: FxHashMap<Key, Vec<RunId>>,
+    /// By the requests' ids.
+    pub asked_back: FxHashMap<Key, Vec<StimulusId>>,
+}
 
 fn keys<'a>(keys: impl IntoIterator<Item = &'a Key>) -> Json {
     keys.into_iter().map(|key| key.to_string().into()).collect::<Vec<Json>>().into()
@@ -56,6 +62,7 @@ pub fn event(event: &Event, runs: &Runs) -> Option<Json> {
         Event::PostMortem { .. } => return None,
         Event::Heartbeat(heartbeat) => json!({
             "op": "heartbeat", "worker": heartbeat.worker.as_str(), "bandwidth": heartbeat.bandwidth,
+            "memory": heartbeat.memory,
             "executing": heartbeat.executing.iter().map(|(key, s)| json!([key.to_string(), s])).collect::<Vec<_>>(),
         }),
         Event::WorkerMessage { worker, message } => {
@@ -70,18 +77,22 @@ pub fn event(event: &Event, runs: &Runs) -> Option<Json> {
         Event::SetWorkerStatus { worker, status, .. } => {
             json!({"op": "worker-status-change", "worker": worker.as_str(), "status": status.name()})
         }
+        Event::Restart { .. } => json!({"op": "restart"}),
+        Event::RetireWorkers { workers, remove, close, token, .. } => json!({
+            "op": "retire-workers", "workers": workers.iter().map(Address::as_str).collect::<Vec<_>>(),
+            "remove": remove, "close": close, "token": token,
+        }),
+        Event::RunActiveMemoryManager => json!({"op": "run-amm"}),
+        // A round of stealing, and a look at who retires.
+        Event::Timeout => json!({"op": "timeout"}),
         Event::UpdateGraphFailed { .. }
-        | Event::Restart { .. }
-        | Event::RetireWorkers { .. }
         | Event::ReplicasAdded { .. }
         | Event::ReplicasRemoved { .. }
         | Event::DropReplicas { .. }
         | Event::SetRestrictions { .. }
         | Event::RestartShuffle { .. }
         | Event::ShuffleStarted { .. }
-        | Event::SetActiveMemoryManager { .. }
-        | Event::RunActiveMemoryManager
-        | Event::Timeout => return None,
+        | Event::SetActiveMemoryManager { .. } => return None,
     })
 }
 
@@ -106,9 +117,10 @@ fn task(task: &NewTask) -> Json {
 
 fn worker_message(message: &WorkerToScheduler, runs: &Runs) -> Option<Json> {
     let back = |key: &Key, run: RunId| {
-        let runs = runs.get(key).map_or(&[][..], Vec::as_slice);
+        let runs = runs.computed.get(key).map_or(&[][..], Vec::as_slice);
         runs.iter().rev().position(|other| *other == run)
     };
+    let requests = |key: &Key| runs.asked_back.get(key).map_or(&[][..], Vec::as_slice);
     Some(match message {
         WorkerToScheduler::TaskFinished(m) => json!({
             "op": "task-finished", "key": m.key.to_string(), "back": back(&m.key, m.run_id)?, "nbytes": m.nbytes,
@@ -129,10 +141,13 @@ fn worker_message(message: &WorkerToScheduler, runs: &Runs) -> Option<Json> {
             json!({"op": "request-refresh-who-has", "keys": keys(m.keys.iter())})
         }
         WorkerToScheduler::WorkerStatusChange(m) => json!({"op": "worker-status-change", "status": m.status.name()}),
-        WorkerToScheduler::StealResponse(_)
-        | WorkerToScheduler::LogEvent(_)
-        | WorkerToScheduler::KeepAlive(_)
-        | WorkerToScheduler::CloseStream(_) => return None,
+        WorkerToScheduler::StealResponse(m) => json!({
+            "op": "steal-response", "key": m.key.to_string(), "state": m.state,
+            "back": requests(&m.key).iter().rev().position(|other| *other == m.stimulus_id)?,
+        }),
+        WorkerToScheduler::LogEvent(_) | WorkerToScheduler::KeepAlive(_) | WorkerToScheduler::CloseStream(_) => {
+            return None;
+        }
     })
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dask_protocol::message::{
-    AddKeys, Keys, LongRunning, ReleaseWorkerData, RequestRefreshWhoHas, Reschedule, RunId, StartStop, TaskErred,
-    TaskFinished, WorkerStatus, WorkerStatusChange, WorkerToScheduler,
+    AddKeys, Keys, LongRunning, ReleaseWorkerData, RequestRefreshWhoHas, Reschedule, RunId, StartStop, StealResponse,
+    StimulusId, TaskErred, TaskFinished, WorkerStatus, WorkerStatusChange, WorkerToScheduler,
 };
 use dask_protocol::{Address, Key, Value};
 use dask_scheduler::state::{Event, Seconds, WorkerHeartbeat};
@@ -81,13 +81,18 @@ pub fn status(worker: &Address, status: WorkerStatus) -> Event {
     from(worker, WorkerStatusChange { status, stimulus_id: "worker-status-change".into() })
 }
 
-/// A worker's heartbeat.
-pub fn heartbeat(worker: &Address, executing: Vec<(Key, Seconds)>, bandwidth: f64) -> Event {
+/// What a worker says when a task is asked back: its state there, none if it is unknown.
+pub fn steal_response(worker: &Address, key: &Key, state: Option<&str>, stimulus_id: StimulusId) -> Event {
+    from(worker, StealResponse { key: key.clone(), state: state.map(str::to_owned), stimulus_id })
+}
+
+/// A worker's heartbeat; `memory` in bytes.
+pub fn heartbeat(worker: &Address, executing: Vec<(Key, Seconds)>, bandwidth: Option<f64>, memory: u64) -> Event {
     Event::Heartbeat(Box::new(WorkerHeartbeat {
         worker: worker.clone(),
         executing,
-        bandwidth: Some(bandwidth),
-        memory: 100_000_000,
+        bandwidth,
+        memory,
         spilled_memory: 0,
         spilled_disk: 0,
     }))

@@ -1,8 +1,11 @@
 //! Draws a scenario from a seed: what happens next is decided from what our state has asked for so far.
 
+mod operations;
+
+use std::collections::VecDeque;
 use std::io;
 
-use dask_protocol::message::{RunId, SchedulerToWorker, WorkerStatus};
+use dask_protocol::message::{RunId, SchedulerToWorker, StimulusId, WorkerStatus};
 use dask_protocol::{Address, Key, Value};
 use dask_scheduler::state::{
     Action, ClientId, Config, Event, NewWorker, Policy, Runtime, State, TaskState, UpdateGraph,
@@ -11,6 +14,7 @@ use indexmap::{IndexMap, IndexSet};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use self::operations::{Operation, Operations};
 use super::graphs::{self, Extras};
 use super::messages;
 use super::record::Recorder;
@@ -23,10 +27,15 @@ const FINAL_STEPS_MAX: usize = 400;
 /// One in so many scenarios also checks every invariant of our state, as the simulator always does.
 const VALIDATED: u64 = 8;
 
+/// From this seed on scenarios have what operators and the scheduler itself do, too; all others stay as they were.
+pub const OPERATIONS_FROM: u64 = 1_000_000;
+
 /// What kind of trouble a scenario has: the weights of what may happen.
 #[derive(Debug, Clone, Copy)]
 struct Profile {
     steps: usize,
+    /// Runs that end well.
+    finishing: u32,
     extras: Extras,
     /// Workers that come, go, pause.
     membership: u32,
@@ -40,6 +49,7 @@ struct Profile {
     second_thoughts: u32,
     /// Scattered values, lost and found replicas.
     data: u32,
+    operations: Operations,
 }
 
 /// One `compute-task` and what became of it.
@@ -60,6 +70,14 @@ struct Model {
     held: IndexSet<Key>,
     /// Values to be dropped, on the scheduler's word.
     dropping: Vec<Key>,
+    /// Copies to be fetched, on the scheduler's word.
+    acquiring: Vec<Key>,
+    /// Answers to requests for tasks, on their way: they arrive before anything else that the worker says.
+    answers: VecDeque<(Key, Option<&'static str>, StimulusId)>,
+    /// What it is to be, on the scheduler's word.
+    status: Option<WorkerStatus>,
+    /// It was told to close.
+    closing: bool,
 }
 
 struct Plan<'a> {
@@ -71,6 +89,7 @@ struct Plan<'a> {
     clients: Vec<ClientId>,
     graphs: u32,
     incarnations: u16,
+    retirements: u64,
     places: Vec<String>,
 }
 
@@ -80,14 +99,27 @@ struct Plan<'a> {
 /// When `out` cannot be written.
 pub fn write_scenario(seed: u64, out: &mut dyn io::Write) -> io::Result<()> {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let profile = draw_profile(&mut rng);
-    let saturations = [f64::INFINITY, 1.1, 1.1, 1.1, 1.0, 2.0, 0.1];
+    let mut profile = draw_profile(&mut rng);
+    let operations = seed >= OPERATIONS_FROM;
+    if operations {
+        profile.operations = Operations::draw(&mut rng);
+    }
+    if profile.operations.stealing() {
+        // Workers that have nothing to do join those that have much.
+        (profile.finishing, profile.membership, profile.steps) = (12, 5, 2 * profile.steps);
+    }
+    let often_unlimited = [f64::INFINITY, f64::INFINITY, f64::INFINITY, f64::INFINITY, 1.1, 1.0, 2.0];
+    let seldom_unlimited = [f64::INFINITY, 1.1, 1.1, 1.1, 1.0, 2.0, 0.1];
+    let saturations = if profile.operations.stealing() { often_unlimited } else { seldom_unlimited };
     let config = Config {
         policy: Policy::Upstream,
         worker_saturation: saturations[rng.random_range(0..saturations.len())],
         allowed_failures: rng.random_range(0..=3),
-        work_stealing: false,
-        amm_start: false,
+        // When rounds take place is the scenario's choice.
+        work_stealing: operations,
+        work_stealing_interval: 0.0,
+        amm_start: operations,
+        amm_interval: f64::INFINITY,
         validate: seed.is_multiple_of(VALIDATED),
         ..Config::default()
     };
@@ -101,6 +133,7 @@ pub fn write_scenario(seed: u64, out: &mut dyn io::Write) -> io::Result<()> {
         clients: Vec::new(),
         graphs: 0,
         incarnations: 0,
+        retirements: 0,
         places: vec!["nowhere".to_owned()],
     };
     plan.run()?;
@@ -111,6 +144,7 @@ fn draw_profile(rng: &mut SmallRng) -> Profile {
     let some = |rng: &mut SmallRng, chance: f64, weight: u32| if rng.random_bool(chance) { weight } else { 0 };
     Profile {
         steps: rng.random_range(20..90),
+        finishing: 40,
         extras: Extras {
             annotations: rng.random_bool(0.4),
             places: rng.random_bool(0.25),
@@ -124,6 +158,7 @@ fn draw_profile(rng: &mut SmallRng) -> Profile {
         clients: some(rng, 0.7, 6),
         second_thoughts: some(rng, 0.3, 4),
         data: some(rng, 0.4, 5),
+        operations: Operations::default(),
     }
 }
 
@@ -153,6 +188,8 @@ enum Move {
     Lose,
     Copy,
     Refresh,
+    /// See [`operations`].
+    Operation(Operation),
 }
 
 impl Plan<'_> {
@@ -176,7 +213,7 @@ impl Plan<'_> {
             self.take(Move::Join)?;
         }
         for _ in 0..FINAL_STEPS_MAX {
-            if !self.take(Move::Finish)? {
+            if !self.take(Move::Finish)? && !self.settle_operations()? {
                 break;
             }
         }
@@ -188,8 +225,8 @@ impl Plan<'_> {
 
     fn choose(&mut self) -> Move {
         let p = self.profile;
-        let weighted = [
-            (Move::Finish, 40),
+        let usual = [
+            (Move::Finish, p.finishing),
             (Move::Submit, 8),
             (Move::Err, 2 * p.failures),
             (Move::Reschedule, p.failures),
@@ -213,7 +250,9 @@ impl Plan<'_> {
             (Move::Copy, p.data),
             (Move::Refresh, p.races),
         ];
-        let total: u32 = weighted.iter().map(|(_, weight)| weight).sum();
+        let operations = p.operations.weighted().map(|(operation, weight)| (Move::Operation(operation), weight));
+        let weighted = usual.into_iter().chain(operations);
+        let total: u32 = weighted.clone().map(|(_, weight)| weight).sum();
         let mut drawn = self.rng.random_range(0..total);
         for (next, weight) in weighted {
             match drawn.checked_sub(weight) {
@@ -250,6 +289,7 @@ impl Plan<'_> {
             Move::Lose => self.lose_value(),
             Move::Copy => self.copy(),
             Move::Refresh => self.refresh(),
+            Move::Operation(operation) => self.operate(operation)?,
         };
         match event {
             Some(event) => self.tell(event).map(|()| true),
@@ -258,6 +298,9 @@ impl Plan<'_> {
     }
 
     fn tell(&mut self, event: Event) -> io::Result<()> {
+        if let Event::WorkerMessage { worker, .. } = &event {
+            self.answer_first(&worker.clone())?;
+        }
         let pause = if self.rng.random_bool(0.02) { 70.0 } else { self.rng.random_range(0.0005..0.2) };
         self.recorder.now += pause;
         self.recorder.handle(event)?;
@@ -268,6 +311,10 @@ impl Plan<'_> {
     /// What the workers make of what they were just told.
     fn observe(&mut self) {
         for action in &self.recorder.actions {
+            if let Action::WorkerRemoved { worker, .. } = action {
+                self.workers.shift_remove(worker);
+                self.runs.retain(|run| run.worker != *worker);
+            }
             let Action::ToWorker { worker, message } = action else { continue };
             match message {
                 SchedulerToWorker::ComputeTask(m) => {
@@ -289,13 +336,26 @@ impl Plan<'_> {
                     let Some(model) = self.workers.get_mut(worker) else { continue };
                     model.dropping.extend(m.keys.iter().filter(|key| model.held.shift_remove(*key)).cloned());
                 }
+                SchedulerToWorker::AcquireReplicas(m) => {
+                    let Some(model) = self.workers.get_mut(worker) else { continue };
+                    model.acquiring.extend(m.who_has.iter().map(|(key, _)| key.clone()));
+                }
+                SchedulerToWorker::StealRequest(m) => {
+                    let Some(model) = self.workers.get_mut(worker) else { continue };
+                    let state = operations::give_back(&mut self.rng, model, &mut self.runs, worker, &m.key);
+                    model.answers.push_back((m.key.clone(), state, m.stimulus_id.clone()));
+                }
+                SchedulerToWorker::WorkerStatusChange(m) => {
+                    let Some(model) = self.workers.get_mut(worker) else { continue };
+                    model.status = Some(m.status);
+                }
+                SchedulerToWorker::CloseWorker(_) => {
+                    let Some(model) = self.workers.get_mut(worker) else { continue };
+                    model.closing = true;
+                }
                 SchedulerToWorker::CancelCompute(_)
-                | SchedulerToWorker::AcquireReplicas(_)
-                | SchedulerToWorker::StealRequest(_)
                 | SchedulerToWorker::RefreshWhoHas(_)
-                | SchedulerToWorker::WorkerStatusChange(_)
                 | SchedulerToWorker::RemoveWorker(_)
-                | SchedulerToWorker::CloseWorker(_)
                 | SchedulerToWorker::ShuffleFail(_)
                 | SchedulerToWorker::CloseStream(_) => {}
             }
@@ -483,7 +543,8 @@ impl Plan<'_> {
             self.runs.iter().filter(|run| run.worker == worker).map(|run| run.key.clone()).collect();
         let executing = running.into_iter().map(|key| (key, self.seconds())).collect();
         let bandwidth = if self.rng.random_bool(0.5) { 1e8 } else { self.rng.random_range(1e6..1e9) };
-        Some(messages::heartbeat(&worker, executing, bandwidth))
+        let memory = self.memory();
+        Some(messages::heartbeat(&worker, executing, Some(bandwidth), memory))
     }
 
     fn set_resources(&mut self) -> Option<Event> {

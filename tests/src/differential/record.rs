@@ -10,10 +10,14 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::events::{self, Runs};
+use super::messages;
 use super::snapshot::{self, TaskSnapshot, Totals, WorkerSnapshot};
 
 /// When every scenario begins, in seconds since the epoch.
 pub const START: Seconds = 1_700_000_000.0;
+
+/// Resident memory of a worker that just registered, in bytes.
+pub const MEMORY: u64 = 100_000_000;
 
 /// Our state, and the lines it leaves.
 pub struct Recorder<'a> {
@@ -47,6 +51,8 @@ struct Line<'a> {
     gone: Vec<String>,
     workers: IndexMap<&'a str, &'a WorkerSnapshot>,
     left: Vec<String>,
+    /// Retirements that ended: token, and who handed everything over.
+    retired: Vec<(u64, Vec<Address>)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     totals: Option<&'a Totals>,
 }
@@ -58,8 +64,10 @@ impl<'a> Recorder<'a> {
     /// When `out` cannot be written.
     pub fn begin(scenario: u64, config: Config, out: &'a mut dyn Write) -> io::Result<Recorder<'a>> {
         let saturation = config.worker_saturation.is_finite().then_some(config.worker_saturation);
-        let header =
-            json!({"scenario": scenario, "saturation": saturation, "allowed_failures": config.allowed_failures});
+        let header = json!({
+            "scenario": scenario, "saturation": saturation, "allowed_failures": config.allowed_failures,
+            "operations": config.work_stealing,
+        });
         writeln!(out, "{header}")?;
         let mut state = State::new(config, START);
         state.observe_transitions(true);
@@ -93,8 +101,15 @@ impl<'a> Recorder<'a> {
     pub fn handle(&mut self, event: Event) -> io::Result<()> {
         let json = events::event(&event, &self.runs).expect("a scenario has only events that upstream knows");
         self.actions.clear();
+        let joined = if let Event::AddWorker(worker) = &event { Some(worker.address.clone()) } else { None };
         self.state.handle(self.now, event, &mut self.actions);
+        if let Some(worker) = joined {
+            // A registration brings the first heartbeat along.
+            let heartbeat = messages::heartbeat(&worker, Vec::new(), None, MEMORY);
+            self.state.handle(self.now, heartbeat, &mut self.actions);
+        }
         let (placed, sent) = self.describe_actions();
+        let retired = self.actions.iter().filter_map(retired).collect();
         let transitions = self.state.take_observed().into_iter();
         let transitions = transitions.map(|t| (t.key.to_string(), t.start.name(), t.finish.name())).collect();
         let tasks = self.state.tasks().map(|task| (task.key.to_string(), snapshot::task(&task))).collect();
@@ -106,7 +121,8 @@ impl<'a> Recorder<'a> {
         let (workers, left) = changes(&workers_before, &self.workers);
         let totals_before = self.totals.replace(snapshot::totals(&self.state));
         let totals = self.totals.as_ref().filter(|totals| totals_before.as_ref() != Some(*totals));
-        let line = Line { at: self.now, event: json, placed, sent, transitions, tasks, gone, workers, left, totals };
+        let line =
+            Line { at: self.now, event: json, placed, sent, transitions, tasks, gone, workers, left, retired, totals };
         serde_json::to_writer(&mut *self.out, &line)?;
         writeln!(self.out)
     }
@@ -119,7 +135,11 @@ impl<'a> Recorder<'a> {
                 Action::ToWorker { worker, message } => {
                     if let SchedulerToWorker::ComputeTask(message) = message {
                         placed.push((message.key.to_string(), worker.clone()));
-                        self.runs.entry(message.key.clone()).or_default().push(message.run_id);
+                        self.runs.computed.entry(message.key.clone()).or_default().push(message.run_id);
+                    }
+                    if let SchedulerToWorker::StealRequest(message) = message {
+                        let asked = self.runs.asked_back.entry(message.key.clone()).or_default();
+                        asked.push(message.stimulus_id.clone());
                     }
                     for (about, message) in to_worker(message) {
                         sent.entry(format!("{}|{about}", worker.as_str())).or_default().push(message);
@@ -135,14 +155,25 @@ impl<'a> Recorder<'a> {
                         sent.entry(format!("*|{about}")).or_default().push(message);
                     }
                 }
+                // Compared on its own.
+                Action::WorkersRetired { .. } => {}
                 // Upstream has no messages for these.
-                Action::WorkerRemoved { .. }
-                | Action::WorkersRetired { .. }
-                | Action::ShuffleEnded { .. }
-                | Action::LogEvent { .. } => {}
+                Action::WorkerRemoved { .. } | Action::ShuffleEnded { .. } | Action::LogEvent { .. } => {}
             }
         }
         (placed, sent)
+    }
+}
+
+fn retired(action: &Action) -> Option<(u64, Vec<Address>)> {
+    match action {
+        Action::WorkersRetired { token, retired, .. } => Some((*token, retired.clone())),
+        Action::ToClient { .. }
+        | Action::ToAllClients { .. }
+        | Action::ToWorker { .. }
+        | Action::WorkerRemoved { .. }
+        | Action::ShuffleEnded { .. }
+        | Action::LogEvent { .. } => None,
     }
 }
 
@@ -193,12 +224,22 @@ fn to_worker(message: &SchedulerToWorker) -> Vec<(String, Json)> {
             .collect(),
         SchedulerToWorker::RemoveWorker(m) => vec![(m.worker.as_str().to_owned(), json!(["remove-worker"]))],
         SchedulerToWorker::CloseWorker(_) => vec![(String::new(), json!(["close"]))],
-        SchedulerToWorker::CancelCompute(_)
-        | SchedulerToWorker::AcquireReplicas(_)
-        | SchedulerToWorker::StealRequest(_)
-        | SchedulerToWorker::WorkerStatusChange(_)
-        | SchedulerToWorker::ShuffleFail(_)
-        | SchedulerToWorker::CloseStream(_) => vec![(String::new(), json!(["unexpected", format!("{message:?}")]))],
+        SchedulerToWorker::StealRequest(m) => vec![(m.key.to_string(), json!(["steal-request"]))],
+        SchedulerToWorker::AcquireReplicas(m) => {
+            let sizes: Map<String, Json> = m.nbytes.iter().map(|(key, n)| (key.to_string(), json!(n))).collect();
+            let about = |(key, on): &(Key, Vec<Address>)| {
+                let key = key.to_string();
+                let message = json!(["acquire-replicas", sorted_addresses(on), sizes.get(&key)]);
+                (key, message)
+            };
+            m.who_has.iter().map(about).collect()
+        }
+        SchedulerToWorker::WorkerStatusChange(m) => {
+            vec![(String::new(), json!(["worker-status-change", m.status.name()]))]
+        }
+        SchedulerToWorker::CancelCompute(_) | SchedulerToWorker::ShuffleFail(_) | SchedulerToWorker::CloseStream(_) => {
+            vec![(String::new(), json!(["unexpected", format!("{message:?}")]))]
+        }
     }
 }
 
@@ -218,8 +259,8 @@ fn to_client(message: &SchedulerToClient) -> Vec<(String, Json)> {
         }
         // Warnings to users are an extension (`docs/compatibility.md`).
         SchedulerToClient::TopicEvent(_) => Vec::new(),
+        SchedulerToClient::Restart(_) => vec![(String::new(), json!(["restart"]))],
         SchedulerToClient::StreamStart(_)
-        | SchedulerToClient::Restart(_)
         | SchedulerToClient::AdjustHeartbeatInterval(_)
         | SchedulerToClient::StreamClosed(_) => vec![(String::new(), json!(["unexpected", format!("{message:?}")]))],
     }

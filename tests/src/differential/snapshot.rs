@@ -57,6 +57,8 @@ pub struct Totals {
     clients: Vec<String>,
     /// Tasks per state.
     groups: IndexMap<String, IndexMap<&'static str, usize>>,
+    /// Tasks asked back: key, worker, and the thief unless it has left.
+    in_flight: Vec<(String, Address, Option<Address>)>,
     /// Average duration in seconds, and suspicious losses of workers.
     prefixes: IndexMap<String, (Option<f64>, u64)>,
 }
@@ -131,6 +133,9 @@ pub fn totals(state: &State) -> Totals {
         unrunnable: texts(state.unrunnable().map(|(key, _)| key)),
         clients: texts(state.clients().map(|client| &**client)),
         groups: groups.collect(),
+        in_flight: sorted(
+            state.stealing_in_flight().map(|(key, victim, thief)| (key.to_string(), victim.clone(), thief.cloned())),
+        ),
         prefixes: prefixes.collect(),
     }
 }

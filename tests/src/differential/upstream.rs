@@ -25,6 +25,8 @@ pub struct Verdict {
     pub noise: usize,
     /// Choices that were made after others, because several tasks became ready in another order.
     pub order: usize,
+    /// Events compared, by kind.
+    pub events: BTreeMap<String, u64>,
     /// Named differences met, and how often: `tests/python/differential/differences.py` explains each.
     pub known: BTreeMap<String, u64>,
     /// The one after which there was no going on.
@@ -90,6 +92,8 @@ pub struct Summary {
     pub noise: usize,
     /// See [`Verdict::order`].
     pub order: usize,
+    /// See [`Verdict::events`], and in how many scenarios each kind came up.
+    pub events: BTreeMap<String, (u64, u64)>,
     /// See [`Verdict::known`].
     pub known: BTreeMap<String, u64>,
     /// Scenarios that a named difference ended.
@@ -108,6 +112,11 @@ impl Summary {
             summary.tied += verdict.tied;
             summary.noise += verdict.noise;
             summary.order += verdict.order;
+            for (name, count) in &verdict.events {
+                let (events, scenarios) = summary.events.entry(name.clone()).or_default();
+                *events += count;
+                *scenarios += 1;
+            }
             for (name, count) in &verdict.known {
                 *summary.known.entry(name.clone()).or_default() += count;
             }

@@ -10,6 +10,7 @@ mod native;
 mod protocol;
 
 use dask_protocol::message::StimulusId;
+use dask_protocol::{Address, Key};
 
 use super::State;
 use super::event::Seconds;
@@ -279,6 +280,15 @@ impl State {
     /// Moves that the policy `native` did not make though upstream would, and why.
     pub fn stealing_declined(&self) -> [(Declined, u64); Declined::ALL.len()] {
         Declined::ALL.map(|reason| (reason, self.stealing.declined[reason as usize]))
+    }
+
+    /// Tasks asked back whose worker has not answered: the task, its worker, and who is to have it, if that one is still
+    /// there.
+    pub fn stealing_in_flight(&self) -> impl Iterator<Item = (&Key, &Address, Option<&Address>)> {
+        self.stealing.in_flight.iter().map(|(task, move_)| {
+            let thief = self.workers.get(move_.thief).map(|thief| &thief.address);
+            (&self.tasks[*task].key, &self.workers[move_.victim].address, thief)
+        })
     }
 
     /// Per level, how many tasks were asked back and the seconds of work in them.
