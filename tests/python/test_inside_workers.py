@@ -39,6 +39,37 @@ def test_worker_client_inside_a_task(client):
     assert client.gather(futures) == [55, 66, 78, 91]
 
 
+def scatter_and_use_elsewhere(data, where):
+    inner = get_client()
+    scattered = inner.scatter(data, hash=False)
+    secede()
+    held = set(inner.who_has([scattered])[scattered.key])
+    return held == {get_worker().address}, inner.submit(lambda x: x.sum(), scattered, workers=[where]).result()
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_task_scatters_onto_its_worker(client, size):
+    addresses = workers_of(client)
+    for source, target in zip(addresses, addresses[1:] + addresses[:1]):
+        data = np.ones(size)
+        used = client.submit(scatter_and_use_elsewhere, data, target, workers=[source], pure=False)
+        assert used.result(timeout=RESULT_TIMEOUT) == (True, size)
+
+
+def test_a_worker_is_given_resources_by_a_task(client):
+    address = workers_of(client)[-1]
+
+    async def give(amount):
+        await get_worker().set_resources(**{"dask-test-seat": amount})
+        return get_worker().state.total_resources["dask-test-seat"]
+
+    assert client.submit(give, 2, workers=[address], pure=False).result(timeout=RESULT_TIMEOUT) == 2
+    seated = client.map(lambda _: get_worker().address, range(4), resources={"dask-test-seat": 2}, pure=False)
+    assert set(client.gather(seated)) == {address}
+    assert client.scheduler_info(n_workers=-1)["workers"][address]["resources"]["dask-test-seat"] == 2
+    client.submit(give, 0, workers=[address], pure=False).result(timeout=RESULT_TIMEOUT)
+
+
 def test_a_task_secedes_and_rejoins(client):
     def nested(n):
         inner = get_client()

@@ -48,6 +48,8 @@ def _read(link, worker):
                 worker.tell_transition(key, "memory", "released")
                 worker.tell_transition(key, "released", "forgotten")
                 worker.state.actors.pop(key, None)
+        elif op == "noted":
+            worker.noted.arrived(message["id"])
         elif op == "fetch":
             worker.serving.submit(calls.fetch, worker, message)
         elif op == "measure":

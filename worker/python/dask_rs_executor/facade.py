@@ -28,6 +28,7 @@ from distributed.worker_state_machine import SecedeEvent
 
 from . import tasks
 from .interrupt import Runs
+from .noted import Noted, scatter
 from .profiling import Sampler
 from .store import Values
 
@@ -61,6 +62,7 @@ class Worker(upstream.Worker):
         self.local_directory = options["local_directory"]
         self.scheduler_delay = options["scheduler_delay"]
         self.data = Values()
+        self.noted = Noted(link)
         self.state = types.SimpleNamespace(
             actors={}, nthreads=options["nthreads"], address=self.address, tasks={}, total_resources=options["resources"]
         )
@@ -147,9 +149,16 @@ class Worker(upstream.Worker):
         sys.stderr.flush()
         os._exit(status)
 
+    def update_data(self, data, stimulus_id=None):
+        """Stores values that a task scatters onto its own worker."""
+        return {"nbytes": scatter(self.noted, self.data, data), "status": "OK"}
+
     async def set_resources(self, **resources):
-        """Refused: what the worker process does not know of, it would not take tasks for."""
-        raise NotImplementedError("dask-rs: a worker's resources are set when it starts (--resources)")
+        """Supplies named are replaced, others stay. The scheduler is told, too."""
+        # Not the other way round: a worker that is sent a task for a resource it does not know of gives up.
+        self.noted.tell({"op": "set-resources", "resources": {name: float(n) for name, n in resources.items()}})
+        self.state.total_resources.update(resources)
+        await self.scheduler.set_resources(resources=self.state.total_resources, worker=self.contact_address)
 
     async def close(self, timeout=30, executor_wait=True, nanny=True, reason="worker-close"):
         """Asks the worker process to close."""

@@ -76,7 +76,11 @@ impl Driver {
                 }
                 self.decide(event, turn);
             }
-            Input::Step(step) => step().into_iter().for_each(|event| self.decide(event, turn)),
+            Input::Step(step) => {
+                // What it tells Python comes behind what was dropped before.
+                turn.flush_dropped(&self.shared);
+                step().into_iter().for_each(|event| self.decide(event, turn));
+            }
             Input::Ask(question) => question(&self.state),
         }
     }

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::metrics::Label;
-use super::shared::{Shared, stimulus};
+use super::shared::{Input, Shared, stimulus};
 use super::{Closed, End};
 use crate::executor::python::PythonReader;
-use crate::executor::python::message::{Close, Erred, Finished, FromPython, Log};
+use crate::executor::python::message::{
+    Close, Erred, Finished, FromPython, Log, Scattered, SetResources, ToPython, measured,
+};
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
 
@@ -80,6 +82,11 @@ fn take(shared: &Arc<Shared>, message: FromPython) {
                 python.replied(reply);
             }
         }
+        FromPython::Scattered(it) => scattered(shared, it),
+        FromPython::SetResources(SetResources { id, resources }) => {
+            shared.notify(Event::SetResources { resources, stimulus_id: stimulus("set-resources") });
+            note(shared, id);
+        }
         FromPython::LogEvent(event) => shared.send(event),
         FromPython::Handlers(handlers) => {
             let mut known = shared.plugin_handlers.write().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +144,28 @@ fn fail(shared: &Arc<Shared>, it: Erred) {
     let startstops = vec![compute(shared, it.start, it.stop)];
     let outcome = ExecuteOutcome::Failure { error, thread: it.thread, startstops };
     done(shared, Vec::new(), it.key, it.run_id, outcome, "task-erred");
+}
+
+/// A task scatters onto its own worker. The scheduler learns of it from the task's client, once this is acknowledged.
+fn scattered(shared: &Arc<Shared>, it: Scattered) {
+    let values: Vec<(Key, Stored)> =
+        measured(it.data).into_iter().map(|(key, value)| (key, Stored::python(value.nbytes, value.copy))).collect();
+    let data = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
+    shared.notify_with(values, Event::DataStored { data, report: false, stimulus_id: stimulus("update-data") });
+    note(shared, it.id);
+}
+
+/// Tells the Python process that what was said before is on the books, in one order with what else it is told.
+fn note(shared: &Arc<Shared>, id: u64) {
+    let noted = Arc::clone(shared);
+    let acknowledge = move || {
+        if let Some(python) = noted.python() {
+            python.tell(ToPython::Noted { id });
+        }
+        Vec::new()
+    };
+    // Nobody waits once the driver has ended.
+    let _ = shared.inbox.send(Input::Step(Box::new(acknowledge)));
 }
 
 fn compute(shared: &Shared, start: f64, stop: f64) -> StartStop {

@@ -266,6 +266,16 @@ impl State {
         }
     }
 
+    /// `set_resources`: what more there is now may let tasks start that wait for it.
+    pub(crate) fn handle_set_resources(&mut self, resources: Resources) {
+        for (name, amount) in resources {
+            match self.config.resources.0.iter_mut().find(|(supplied, _)| *supplied == name) {
+                Some((_, total)) => *total = amount,
+                None => self.config.resources.0.push((name, amount)),
+            }
+        }
+    }
+
     /// Resources not taken by executions, by name.
     pub fn resources_available(&self) -> impl Iterator<Item = (&str, f64)> {
         self.config.resources.iter().map(|(name, total)| {

@@ -74,7 +74,7 @@ pub enum Event {
         /// Why now.
         stimulus_id: StimulusId,
     },
-    /// `set_resources`: the worker's supply from now on.
+    /// `set_resources`: supplies named are replaced, others stay.
     SetResources {
         /// By name.
         resources: Resources,

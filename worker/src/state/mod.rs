@@ -155,7 +155,7 @@ impl State {
             Event::DataStored { data, report, stimulus_id: _ } => self.handle_data_stored(cx, data, report),
             Event::FreeKeys { keys, stimulus_id: _ } => self.handle_free_keys(cx, &keys),
             Event::DataLost { keys, stimulus_id: _ } => self.handle_data_lost(cx, &keys),
-            Event::SetResources { resources, stimulus_id: _ } => self.config.resources = resources,
+            Event::SetResources { resources, stimulus_id: _ } => self.handle_set_resources(resources),
             Event::Pause { stimulus_id: _ } => self.handle_memory_full(cx, true),
             Event::Unpause { stimulus_id: _ } => self.handle_memory_full(cx, false),
             Event::Close { stimulus_id: _ } => self.handle_close(cx),

@@ -9,13 +9,14 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
     ("calls.py", include_str!("../../../python/dask_rs_executor/calls.py")),
     ("facade.py", include_str!("../../../python/dask_rs_executor/facade.py")),
     ("hello.py", include_str!("../../../python/dask_rs_executor/hello.py")),
     ("interrupt.py", include_str!("../../../python/dask_rs_executor/interrupt.py")),
+    ("noted.py", include_str!("../../../python/dask_rs_executor/noted.py")),
     ("profiling.py", include_str!("../../../python/dask_rs_executor/profiling.py")),
     ("store.py", include_str!("../../../python/dask_rs_executor/store.py")),
     ("tasks.py", include_str!("../../../python/dask_rs_executor/tasks.py")),

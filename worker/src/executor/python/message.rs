@@ -69,6 +69,8 @@ pub(crate) enum ToPython {
     Request { id: u64, request: Value, peer: Address },
     /// End an execution: it is over its limit in seconds, or nobody wants it any more.
     Interrupt { key: Key, run_id: RunId, limit: Option<f64> },
+    /// The answer to [`FromPython::Scattered`] and [`FromPython::SetResources`]: it is on the worker's books.
+    Noted { id: u64 },
     /// Answered by a reply: whether the process holds nothing that cannot be moved (actors, shuffles).
     Replaceable { id: u64 },
     /// Nobody waits for an execution any more: its thread leaves the pool.
@@ -105,6 +107,8 @@ pub(crate) enum FromPython {
     Rescheduled(Rescheduled),
     Seceded(Seceded),
     Reply(Reply),
+    Scattered(Scattered),
+    SetResources(SetResources),
     LogEvent(dask_protocol::message::LogEvent),
     Handlers(Handlers),
     Log(Log),
@@ -173,6 +177,20 @@ pub(crate) struct Reply {
     pub reply: Value,
 }
 
+/// User code scatters values onto its own worker: they are in the process, and described as in a `measure` reply.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Scattered {
+    pub id: u64,
+    pub data: Value,
+}
+
+/// User code changes what the worker supplies.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SetResources {
+    pub id: u64,
+    pub resources: Resources,
+}
+
 /// Remote calls and stream messages that plugins answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Handlers {
@@ -209,6 +227,8 @@ impl StreamMessage for FromPython {
             "rescheduled" => FromPython::Rescheduled(read(element)?),
             "seceded" => FromPython::Seceded(read(element)?),
             "reply" => FromPython::Reply(read(element)?),
+            "scattered" => FromPython::Scattered(read(element)?),
+            "set-resources" => FromPython::SetResources(read(element)?),
             "log-event" => FromPython::LogEvent(read(element)?),
             "handlers" => FromPython::Handlers(read(element)?),
             "log" => FromPython::Log(read(element)?),
@@ -226,6 +246,8 @@ impl StreamMessage for FromPython {
             FromPython::Rescheduled(_) => "rescheduled",
             FromPython::Seceded(_) => "seceded",
             FromPython::Reply(_) => "reply",
+            FromPython::Scattered(_) => "scattered",
+            FromPython::SetResources(_) => "set-resources",
             FromPython::LogEvent(_) => "log-event",
             FromPython::Handlers(_) => "handlers",
             FromPython::Log(_) => "log",

@@ -179,6 +179,24 @@ fn only_the_head_of_the_constrained_queue_may_take_resources() {
 }
 
 #[test]
+fn resources_set_later_let_waiting_tasks_start() {
+    let mut rig = with_gpu(1.0);
+    let (running, _) = rig.compute(compute("running").resource("GPU", 1.0));
+    let (large, actions) = rig.compute(compute("large").resource("GPU", 2.0));
+    assert!(actions.is_empty());
+    let more = |supplies: &[(&str, f64)]| Event::SetResources {
+        resources: supplies.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect(),
+        stimulus_id: "set-resources".into(),
+    };
+    assert_eq!(brief(&rig.event(more(&[("licence", 1.0), ("GPU", 3.0)]))), [format!("execute large {large}")]);
+    let (licensed, actions) = rig.compute(compute("licensed").resource("licence", 1.0));
+    assert_eq!(brief(&actions), [format!("execute licensed {licensed}")]);
+    rig.event(more(&[("GPU", 1.0)]));
+    rig.succeed("running", running);
+    assert_eq!(rig.state.resources_available().collect::<Vec<_>>(), [("GPU", -1.0), ("licence", 0.0)]);
+}
+
+#[test]
 fn cancelled_task_keeps_its_resources_until_it_ends() {
     let mut rig = with_gpu(1.0);
     let (x, _) = rig.compute(compute("x").resource("GPU", 1.0));
