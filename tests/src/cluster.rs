@@ -177,7 +177,7 @@ impl Cluster {
         self.add_worker_with(kind, &[]);
     }
 
-    /// Starts one more worker with one thread and these arguments too.
+    /// Starts one more worker with these arguments too; with one thread and 4 GB unless they say otherwise.
     ///
     /// # Panics
     /// When it does not come up.
@@ -194,8 +194,13 @@ impl Cluster {
                 command
             }
         };
-        command.arg(&self.address).args(["--nthreads", "1", "--dashboard-address", "127.0.0.1:0"]);
-        command.args(["--host", "127.0.0.1", "--memory-limit", "4GB"]).args(arguments).env("PYTHONPATH", programs());
+        command.arg(&self.address).args(["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]);
+        for (option, default) in [("--nthreads", "1"), ("--memory-limit", "4GB")] {
+            if !arguments.contains(&option) {
+                command.args([option, default]);
+            }
+        }
+        command.args(arguments).env("PYTHONPATH", programs());
         let worker = Process::start(&format!("{kind:?} worker {}", self.workers.len()), &mut command);
         worker.line_with("Registered to:");
         self.workers.push(worker);

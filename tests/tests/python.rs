@@ -1,5 +1,7 @@
 //! The unmodified Python client on our scheduler, with our workers, upstream's, and one of each.
 
+use std::process::Command;
+
 use dask_tests::cluster::{Cluster, WorkerKind};
 
 /// `.ci/run releases` runs this one with the releases before the reference, too.
@@ -48,6 +50,54 @@ fn tasks_end_at_their_timeout_and_when_they_are_cancelled() {
 fn killed_worker_tells_how_its_workers_died() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
     cluster.pytest(&["test_post_mortems.py"]);
+}
+
+#[test]
+fn a_worker_holds_four_times_its_memory_on_disk() {
+    let mut cluster = Cluster::start(&[], &[]);
+    cluster.add_worker_with(WorkerKind::Ours, &["--memory-limit", "512MiB", "--nthreads", "2"]);
+    cluster.pytest(&["test_spilling.py"]);
+}
+
+/// Mounting needs root; without it this says so.
+#[test]
+fn a_full_disk_costs_results_and_no_worker() {
+    let Some(disk) = SmallDisk::mount("64m") else { return };
+    let mut cluster = Cluster::start(&[], &[]);
+    let directory = disk.path().to_str().expect("a path of ours").to_owned();
+    let options = ["--memory-limit", "512MiB", "--nthreads", "2", "--local-directory", &directory];
+    cluster.add_worker_with(WorkerKind::Ours, &options);
+    cluster.pytest(&["test_spilling.py", "-k", "full_disk"]);
+}
+
+/// A file system of its own, gone when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<SmallDisk> {
+        let target = dask_tests::venv::target_directory().expect("tests run from a target directory");
+        let path = target.join(format!("full-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the target directory can be written");
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("NOT RUN: no small file system can be mounted here (that needs root)");
+            let _ = std::fs::remove_dir(&path);
+            return None;
+        }
+        Some(SmallDisk(path))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }
 
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.

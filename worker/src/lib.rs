@@ -7,9 +7,10 @@ mod executor;
 pub mod native;
 mod options;
 pub mod server;
+pub mod spill;
 pub mod state;
 pub mod store;
 
 pub use executor::python::PythonError;
-pub use options::{OnRegistered, PAUSE_FRACTION_DEFAULT, PythonChoice, TlsFiles, WorkerOptions};
+pub use options::{MemoryOptions, OnRegistered, PythonChoice, TlsFiles, WorkerOptions};
 pub use server::{Closed, End, StartError, Worker};

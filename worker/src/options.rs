@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dask_protocol::comm::CommConfig;
+use dask_protocol::compression::Compression;
 use dask_protocol::logs::LogRing;
 use dask_protocol::message::Resources;
 use dask_protocol::{Address, Value};
@@ -86,8 +87,8 @@ pub struct WorkerOptions {
     pub death_timeout: Option<Duration>,
     /// When to retire and close; `None` for never.
     pub lifetime: Option<Duration>,
-    /// Memory fraction at which the worker pauses (`distributed.worker.memory.pause`); `None` for never.
-    pub pause_fraction: Option<f64>,
+    /// What happens as memory fills up.
+    pub memory: MemoryOptions,
     /// Whether a running task that nobody wants any more is interrupted; else it runs on and its result is dropped, as
     /// upstream does.
     pub interrupt_cancelled: bool,
@@ -101,8 +102,33 @@ pub struct WorkerOptions {
     pub on_registered: Option<OnRegistered>,
 }
 
-/// Memory fraction at which a worker pauses, as upstream.
-pub const PAUSE_FRACTION_DEFAULT: f64 = 0.80;
+/// What a worker does at which share of its memory limit (`distributed.worker.memory`); a `None` turns it off. The defaults
+/// are upstream's. Ending a worker that is over them all is its nanny's part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryOptions {
+    /// Values beyond this share, by the sum of their sizes, go to disk, the longest unused first.
+    pub target: Option<f64>,
+    /// Values go to disk while the process is larger than this share.
+    pub spill: Option<f64>,
+    /// Nothing new starts while the process is larger than this share.
+    pub pause: Option<f64>,
+    /// Most bytes on disk; `None` for no bound.
+    pub max_spill: Option<u64>,
+    /// How files are compressed, where it makes them smaller.
+    pub compression: Option<Compression>,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> MemoryOptions {
+        MemoryOptions {
+            target: Some(0.60),
+            spill: Some(0.70),
+            pause: Some(0.80),
+            max_spill: None,
+            compression: Some(Compression::Lz4),
+        }
+    }
+}
 
 impl WorkerOptions {
     /// One thread, no memory limit, any port, and the native tasks of this binary.
@@ -129,7 +155,7 @@ impl WorkerOptions {
             tls_files: None,
             death_timeout: None,
             lifetime: None,
-            pause_fraction: Some(PAUSE_FRACTION_DEFAULT),
+            memory: MemoryOptions::default(),
             interrupt_cancelled: true,
             interrupt_grace: Duration::from_secs_f64(crate::state::INTERRUPT_GRACE_DEFAULT),
             registry: Registry::from_binary()?,

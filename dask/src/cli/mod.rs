@@ -2,6 +2,7 @@
 
 mod address;
 pub mod explain;
+mod memory_args;
 pub mod parse;
 mod pid_file;
 pub mod scheduler;

@@ -87,7 +87,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 /// Python's `float()` for finite numbers: underscores may stand between digits.
-fn python_float(text: &str) -> Option<f64> {
+pub(super) fn python_float(text: &str) -> Option<f64> {
     let text = text.trim();
     let bytes = text.as_bytes();
     let between_digits = |i: usize| {

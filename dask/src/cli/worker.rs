@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
 use clap::Parser;
-use dask_nanny::server::TERMINATE_FRACTION;
 use dask_nanny::{Nanny, NannyOptions, NannyTls, PythonOptions, WorkerCommand, worker_environment};
 use dask_protocol::comm::CommConfig;
 use dask_protocol::logs::LogRing;
@@ -136,7 +135,7 @@ impl Command<'_> {
             comm: self.comm.clone(),
             command: WorkerCommand { program, args, env: worker_environment(|name| env::var_os(name)) },
             memory_limit: plan.memory_limit,
-            terminate_fraction: Some(TERMINATE_FRACTION),
+            terminate_fraction: plan.terminate_fraction,
             death_timeout: plan.death_timeout,
             logs: self.logs.clone(),
             python: PythonOptions { candidates: python_candidates(self.args.python.as_deref()), tls: self.nanny_tls() },
@@ -222,6 +221,7 @@ impl Command<'_> {
             name: plan.name.clone(),
             nthreads: u32::try_from(plan.nthreads).unwrap_or(u32::MAX),
             memory_limit: plan.memory_limit,
+            memory: plan.memory.clone(),
             resources: plan.resources.iter().cloned().collect(),
             local_directory: self.args.local_directory.as_ref().map(PathBuf::from),
             contact_address: plan.contact.clone(),

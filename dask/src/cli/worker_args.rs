@@ -2,6 +2,7 @@
 
 use clap::Parser;
 
+use super::memory_args::MemoryArgs;
 use super::tls::TlsArgs;
 
 /// Launch a Dask worker attached to an existing scheduler
@@ -56,6 +57,8 @@ pub struct WorkerArgs {
     /// 'auto'
     #[arg(long, default_value = "auto", allow_hyphen_values = true)]
     pub memory_limit: String,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Start workers in a nanny process for management (the default)
     #[arg(long, overrides_with = "no_nanny")]
     pub nanny: bool,

@@ -5,8 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dask_nanny::server::TERMINATE_FRACTION;
 use dask_protocol::comm::{outgoing_ip, resolve};
 use dask_protocol::{Address, Value};
+use dask_worker::MemoryOptions;
 use serde::Deserialize;
 
 use super::address::{Where, full_address, scheduler_address};
@@ -30,6 +32,10 @@ pub struct WorkerPlan {
     pub nthreads: usize,
     /// Bytes; `None` for no limit.
     pub memory_limit: Option<u64>,
+    /// What happens as memory fills up.
+    pub memory: MemoryOptions,
+    /// The share of the limit at which the nanny ends the process; `None` for never.
+    pub terminate_fraction: Option<f64>,
     /// The addresses it may listen on, to be tried in turn.
     pub listen: Vec<Address>,
     /// The address to tell peers, where another one.
@@ -74,6 +80,7 @@ impl Plan {
         let (workers, nthreads) = parse_workers(args.nworkers.as_deref(), args.nthreads.as_deref(), system.cpus)?;
         check_combinations(args, workers)?;
         let memory = parse::parse_memory_limit(&args.memory_limit, nthreads, system)?;
+        let (memory_options, terminate_fraction) = args.memory.options(TERMINATE_FRACTION)?;
         let listen = args.listen_address.as_deref().map(|text| full_address("--listen-address", text)).transpose()?;
         let contact =
             args.contact_address.as_deref().map(|text| full_address("--contact-address", text)).transpose()?;
@@ -104,6 +111,8 @@ impl Plan {
                 name: name_text.as_deref().map_or(Value::Nil, name_value),
                 nthreads,
                 memory_limit: memory.bytes,
+                memory: memory_options.clone(),
+                terminate_fraction,
                 listen: match &listen {
                     Some(address) => vec![address.clone()],
                     None => addresses(&share.worker)?,
@@ -188,6 +197,7 @@ impl WorkerPlan {
             (args.no_interrupt_cancelled, "--no-interrupt-cancelled"),
         ];
         out.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
+        out.extend(args.memory.to_args());
         out.extend(args.tls.to_args());
         out.extend(args.preload.iter().map(|module| format!("--preload={module}")));
         if !args.preload_argv.is_empty() {

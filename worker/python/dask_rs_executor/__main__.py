@@ -50,8 +50,18 @@ def _read(link, worker):
                 worker.state.actors.pop(key, None)
         elif op == "noted":
             worker.noted.arrived(message["id"])
+        elif op == "hold":
+            worker.holds.begin(worker, message)
+        elif op == "unhold":
+            worker.holds.take(message["key"], message["run_id"])
+        elif op == "evict":
+            worker.data.evict(message["keys"])
+            worker.serving.submit(calls.give_memory_back, worker, message)
+        elif op == "loaded":
+            worker.loads.arrived(worker, message)
         elif op == "fetch":
-            worker.serving.submit(calls.fetch, worker, message)
+            # Taken here, because the values may be dropped before a thread is free.
+            worker.serving.submit(calls.fetch, worker, message, tasks.here(worker, message["keys"]))
         elif op == "measure":
             worker.serving.submit(calls.measure, worker, message)
         elif op == "request":

@@ -1,5 +1,6 @@
 """Remote calls that only Python can answer: ``run``, actors, plugins, uploaded files, call stacks, plugin handlers."""
 
+import ctypes
 import types
 from inspect import isawaitable
 
@@ -12,6 +13,9 @@ from distributed.versions import get_versions
 from . import tasks
 from .store import small_copy
 from .wire import Packed, Sealed, loaded
+
+# Only glibc has it.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 _RESERVED = ("op", "reply", "close", "serializers")
 
@@ -68,16 +72,21 @@ async def _awaited(result):
     return await result
 
 
-def fetch(worker, message):
+def fetch(worker, message, values):
     """Serialises values for a peer. Keys that are not here are left out."""
     data = {}
-    for key in message["keys"]:
-        try:
-            value = worker.actor_proxy(key) if key in worker.state.actors else worker.data.raw(key)
-        except KeyError:
-            continue
+    while values:
+        # Nothing here keeps a value longer than it must.
+        key, value = values.popitem()
         data[key] = _packed(value)
     worker.link.send({"op": "reply", "id": message["id"], "reply": data})
+
+
+def give_memory_back(worker, message):
+    """Has the C library return what was freed to the system, and says so."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+    worker.link.send({"op": "reply", "id": message["id"], "reply": True})
 
 
 def _packed(value):

@@ -27,6 +27,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.worker_state_machine import SecedeEvent
 
 from . import tasks
+from .away import Holds, Loads
 from .interrupt import Runs
 from .noted import Noted, scatter
 from .profiling import Sampler
@@ -61,8 +62,9 @@ class Worker(upstream.Worker):
         self.nanny = options["nanny"]
         self.local_directory = options["local_directory"]
         self.scheduler_delay = options["scheduler_delay"]
-        self.data = Values()
         self.noted = Noted(link)
+        self.holds, self.loads = Holds(), Loads(link)
+        self.data = Values(self.loads)
         self.state = types.SimpleNamespace(
             actors={}, nthreads=options["nthreads"], address=self.address, tasks={}, total_resources=options["resources"]
         )

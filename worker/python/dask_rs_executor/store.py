@@ -23,43 +23,65 @@ _TEXTS = (str, bytes, bytearray)
 _CONTAINERS = (tuple, list, set, frozenset)
 
 
-class Values(collections.abc.MutableMapping):
-    """Task results by key. Values received from elsewhere stay packed until they are read."""
+_ABSENT = object()
 
-    def __init__(self):
+
+class Values(collections.abc.MutableMapping):
+    """Task results by key. Values received from elsewhere stay packed until they are read.
+
+    Some of the worker's values are not in this process: on disk, or received and not used here yet. ``load`` gets one of
+    them, and raises KeyError if the worker does not have it either.
+    """
+
+    def __init__(self, load):
         self._values = {}
+        # On disk, and known to be: they are listed as if they were here.
+        self._away = {}
+        self._load = load
 
     def __getitem__(self, key):
-        value = self._values[key]
+        value = self.here(key, _ABSENT)
+        if value is _ABSENT:
+            value = self._load(key)
         return value.load() if isinstance(value, Packed) else value
 
-    def raw(self, key):
-        """The value, or what holds its packed form if it came from elsewhere."""
-        return self._values[key]
+    def here(self, key, default):
+        """The value as it is in this process: packed if it came from elsewhere and was not read."""
+        return self._values.get(key, default)
 
     def __contains__(self, key):
         # The inherited one would decode the value.
-        return key in self._values
+        return key in self._values or key in self._away
 
     def take(self, key, packed):
         """Keeps a value that came from elsewhere, unless one is here."""
         self._values.setdefault(key, packed)
+        self._away.pop(key, None)
 
     def discard(self, key):
         """Forgets a value without looking at it."""
         self._values.pop(key, None)
+        self._away.pop(key, None)
+
+    def evict(self, keys):
+        """Forgets values that are on disk from now on."""
+        for key in keys:
+            if self._values.pop(key, _ABSENT) is not _ABSENT:
+                self._away[key] = True
 
     def __setitem__(self, key, value):
         self._values[key] = value
+        self._away.pop(key, None)
 
     def __delitem__(self, key):
-        del self._values[key]
+        if self._away.pop(key, None) is None:
+            del self._values[key]
 
     def __iter__(self):
-        return iter(tuple(self._values))
+        return iter((*tuple(self._values), *tuple(self._away)))
 
     def __len__(self):
-        return len(self._values)
+        return len(self._values) + len(self._away)
 
 
 def small_copy(value, nbytes):

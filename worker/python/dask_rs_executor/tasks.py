@@ -25,6 +25,7 @@ from .wire import Packed, Sealed
 
 logger = logging.getLogger("distributed.worker")
 
+_ABSENT = object()
 # Longest description of a failed task in the log.
 TASK_REPR_CHARACTERS_MAX = 1000
 
@@ -42,8 +43,9 @@ def start(worker, message):
         return
     worker.tell_transition(message["key"], "released", "waiting")
     worker.tell_transition(message["key"], "waiting", "ready")
+    found = worker.holds.take(message["key"], message["run_id"])
     # Taken here, because the values may be dropped before a thread is free.
-    found = {key: _dependency(worker, key) for key in message["dependencies"] if worker.has(key)}
+    found.update(here(worker, message["dependencies"]))
     try:
         if isinstance(pool, ThreadPoolExecutor):
             # What submit does, without the future that nobody would look at.
@@ -152,10 +154,14 @@ def _span(message):
     return contextlib.nullcontext()
 
 
-def _dependency(worker, key):
-    if key in worker.state.actors:
-        return worker.actor_proxy(key)
-    return worker.data.raw(key)
+def here(worker, keys):
+    """Those of these keys that are in this process: a proxy for an actor, else the value as it is."""
+    found = {}
+    for key in keys:
+        value = worker.actor_proxy(key) if key in worker.state.actors else worker.data.here(key, _ABSENT)
+        if value is not _ABSENT:
+            found[key] = value
+    return found
 
 
 def _value(dependency):
@@ -188,6 +194,7 @@ def _finish(worker, message, value, started, cpu):
             "cpu": cpu,
             "span_id": message["span_id"],
             "value": copy,
+            "actor": message["actor"],
         }
     except Exception as error:
         _fail(worker, message, error, started)

@@ -1,5 +1,6 @@
 //! Where tasks run: native ones on our threads, all others in the Python process.
 
+mod held;
 pub(crate) mod native;
 pub mod python;
 pub(crate) mod replace;
@@ -16,6 +17,8 @@ use rustc_hash::FxHashMap;
 use crate::native::{ArgSlot, NativeError, NativeFunction, TaskContext};
 use crate::server::metrics::Label;
 use crate::server::shared::{Shared, stimulus};
+use crate::server::spilling;
+use crate::spill::SpillError;
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
 use native::{Job, Outcome};
@@ -89,10 +92,15 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
         );
         return fail(shared, &task, "RuntimeError", &message);
     };
-    let mut data = Vec::new();
+    let (mut data, mut away) = (Vec::new(), Vec::new());
     for key in &task.dependencies {
         let Some(stored) = shared.store.get(key) else { continue };
+        shared.store.used(key);
         if stored.in_python {
+            continue;
+        }
+        if !stored.is_in_memory() {
+            away.push((key.clone(), stored));
             continue;
         }
         match outside_python(stored) {
@@ -101,6 +109,9 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
         }
     }
     shared.begin_python_run(&task.key, task.run_id);
+    if !away.is_empty() {
+        return held::begin(shared, task, data, away);
+    }
     let handed: Vec<Key> = data.iter().map(|(key, _)| key.clone()).collect();
     let Task { key, run_id, spec, dependencies, annotations, actor, span_id } = task;
     if actor {
@@ -114,12 +125,12 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
     }
 }
 
-/// The form in which Python can read a value it does not have.
+/// The form in which Python can read a value that is in memory and that it does not have.
 fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
     match (stored.payload, stored.native) {
         (Some(payload), _) => Ok(payload),
         (None, Some(value)) => value.to_payload(),
-        (None, None) => unreachable!("a stored value has at least one form"),
+        (None, None) => unreachable!("one of the two is what is in memory"),
     }
 }
 
@@ -134,23 +145,57 @@ fn execute_native(shared: &Arc<Shared>, task: Task) {
     // Taken now: the state may drop values while the task waits for a thread.
     let mut found: FxHashMap<Key, Stored> =
         task.dependencies.iter().filter_map(|key| Some((key.clone(), shared.store.get(key)?))).collect();
-    let only_python: Vec<Key> = found
+    task.dependencies.iter().for_each(|key| shared.store.used(key));
+    let elsewhere: Vec<Key> = found
         .iter()
         .filter(|(_, it)| it.native.is_none() && it.payload.is_none())
         .map(|(key, _)| key.clone())
         .collect();
-    if only_python.is_empty() {
+    if elsewhere.is_empty() {
         return submit(shared, task, function, &call, &found);
     }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        for (key, payload) in shared.payloads(&only_python).await {
-            if let Some(stored) = found.get_mut(&key) {
-                stored.payload = Some(payload);
+        match bring(&shared, elsewhere, &mut found).await {
+            Ok(()) => submit(&shared, task, function, &call, &found),
+            Err((key, failure)) => {
+                let text = held::unreadable(&shared, &task.key, &key, &failure);
+                if found[&key].is_scattered {
+                    fail(&shared, &task, "OSError", &text);
+                    spilling::lose(&shared, &key, &found[&key], &failure);
+                } else {
+                    spilling::lose(&shared, &key, &found[&key], &failure);
+                    finish(&shared, Vec::new(), &task, ExecuteOutcome::Reschedule);
+                }
             }
         }
-        submit(&shared, task, function, &call, &found);
     });
+}
+
+/// Adds serialised forms to values that are on disk or in Python.
+async fn bring(
+    shared: &Arc<Shared>,
+    mut keys: Vec<Key>,
+    found: &mut FxHashMap<Key, Stored>,
+) -> Result<(), (Key, SpillError)> {
+    for (key, stored) in found.iter_mut().filter(|(key, _)| keys.contains(key)) {
+        let (Some(disk), false, Some(spilling)) = (&stored.disk, stored.in_python, &shared.spilling) else { continue };
+        let _room = spilling.make_room(&shared.store, stored.nbytes).await;
+        match spilling::read(shared, Arc::clone(disk)).await {
+            Ok(payload) => {
+                shared.store.back_in_memory(key, stored, payload.clone());
+                stored.payload = Some(payload);
+            }
+            Err(failure) => return Err((key.clone(), failure)),
+        }
+    }
+    keys.retain(|key| found[key].payload.is_none());
+    for (key, payload) in shared.payloads(&keys).await {
+        if let Some(stored) = found.get_mut(&key) {
+            stored.payload = Some(payload);
+        }
+    }
+    Ok(())
 }
 
 fn submit(

@@ -174,8 +174,8 @@ async fn update_data(shared: &Shared, request: &Request) -> Result<Value, Failed
     let UpdateData { data, stimulus_id } = args(request)?;
     let payloads =
         data.into_iter().map(|(key, value)| Ok((key, as_payload(value)?))).collect::<Result<Vec<_>, Failed>>()?;
-    let values = shared.take_in(payloads).await;
-    let values = values?;
+    let values = shared.take_in(payloads).await?;
+    let values: Vec<_> = values.into_iter().map(|(key, value)| (key, value.scattered())).collect();
     let sizes: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
     let nbytes = sizes.iter().map(|(key, nbytes)| (Value::from(key), Value::from(*nbytes))).collect();
     let stimulus_id = stimulus_id.unwrap_or_else(|| stimulus("update-data"));

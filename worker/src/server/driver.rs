@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dask_protocol::comm::CommReader;
 use dask_protocol::message::{SchedulerToWorker, WorkerToScheduler};
-use dask_protocol::{CommError, Value};
+use dask_protocol::{CommError, Key, Value};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 
@@ -13,6 +13,7 @@ use super::shared::{Input, Shared};
 use super::{Closed, gather};
 use crate::executor;
 use crate::state::{Action, Actions, Event, State};
+use crate::store::Stored;
 
 /// Most inputs handled before what they led to is sent, so that a flood cannot hold results back.
 const DRAIN_MAX: usize = 1024;
@@ -71,9 +72,7 @@ impl Driver {
     fn take_input(&mut self, input: Input, turn: &mut Turn) {
         match input {
             Input::Event { values, event } => {
-                for (key, value) in values {
-                    self.shared.store.insert(key, value);
-                }
+                self.store(values);
                 self.decide(event, turn);
             }
             Input::Step(step) => {
@@ -82,6 +81,18 @@ impl Driver {
                 step().into_iter().for_each(|event| self.decide(event, turn));
             }
             Input::Ask(question) => question(&self.state),
+        }
+    }
+
+    fn store(&self, values: Vec<(Key, Stored)>) {
+        if values.is_empty() {
+            return;
+        }
+        for (key, value) in values {
+            self.shared.store.insert(key, value);
+        }
+        if let Some(spilling) = &self.shared.spilling {
+            spilling.stored(&self.shared.store);
         }
     }
 
@@ -175,7 +186,7 @@ impl Driver {
 struct Turn {
     actions: Actions,
     outgoing: Vec<WorkerToScheduler>,
-    dropped: Vec<dask_protocol::Key>,
+    dropped: Vec<Key>,
     stream_closed: bool,
 }
 

@@ -100,7 +100,10 @@ pub(crate) fn metrics(shared: &Shared, task_counts: Value) -> Value {
         ("bandwidth", shared.metrics.take_bandwidth()),
         ("digests_total_since_heartbeat", shared.metrics.take_digests()),
         ("managed_bytes", shared.store.nbytes().into()),
-        ("spilled_bytes", Value::map([("memory", Value::Int(0)), ("disk", Value::Int(0))])),
+        (
+            "spilled_bytes",
+            Value::map([("memory", shared.store.spilled_nbytes().into()), ("disk", on_disk(shared).into())]),
+        ),
         ("transfer", shared.metrics.transfer()),
         ("event_loop_interval", shared.metrics.loop_interval().into()),
         ("cpu", sample.cpu.into()),
@@ -110,6 +113,12 @@ pub(crate) fn metrics(shared: &Shared, task_counts: Value) -> Value {
         ("host_net_io", pair("read_bps", sample.net_read_bps, "write_bps", sample.net_write_bps)),
         ("host_disk_io", pair("read_bps", sample.disk_read_bps, "write_bps", sample.disk_write_bps)),
     ])
+}
+
+/// Bytes of the worker's files of values.
+pub(crate) fn on_disk(shared: &Shared) -> i64 {
+    let used = shared.spilling.as_ref().map_or(0, |spilling| spilling.directory().used());
+    i64::try_from(used).unwrap_or(i64::MAX)
 }
 
 /// Keeps the stream from looking idle to anything between us and the scheduler.

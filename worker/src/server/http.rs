@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::heartbeat::on_disk;
 use super::shared::Shared;
 
 /// Binds `host:port`; an empty host means every interface.
@@ -66,6 +67,7 @@ async fn summary(shared: &Shared) -> serde_json::Value {
         "native_tasks": shared.registry.names(),
         "tasks": tasks,
         "managed_bytes": shared.store.nbytes(),
+        "spilled_bytes": { "memory": shared.store.spilled_nbytes(), "disk": on_disk(shared) },
         "process_bytes": sample.memory,
         "cpu": sample.cpu,
     })
@@ -74,7 +76,7 @@ async fn summary(shared: &Shared) -> serde_json::Value {
 async fn metrics(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
     let counts = shared.ask(|state| state.task_counts().collect::<Vec<_>>()).await.unwrap_or_default();
     let memory = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).recent().memory;
-    let managed = u64::try_from(shared.store.nbytes()).unwrap_or(0);
+    let managed = u64::try_from(shared.store.nbytes_in_memory()).unwrap_or(0).min(memory);
     let mut text = Exposition::default();
     text.head("tasks", "gauge", "Number of tasks at worker.");
     for (state, count) in counts {
@@ -85,7 +87,24 @@ async fn metrics(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
     text.head("memory_bytes", "gauge", "Memory breakdown.");
     text.row("memory_bytes{type=\"managed\"}", managed);
     text.row("memory_bytes{type=\"unmanaged\"}", memory.saturating_sub(managed));
-    text.row("memory_bytes{type=\"spilled\"}", 0);
+    text.row("memory_bytes{type=\"spilled\"}", on_disk(&shared));
+    if let Some(spilling) = &shared.spilling {
+        let counts = spilling.directory().counts();
+        text.head(
+            "spill_bytes_total",
+            "counter",
+            "Total size of disk accesses caused by managed data since the worker's start.",
+        );
+        text.row("spill_bytes_total{activity=\"disk_write\"}", counts.written_bytes.load(Ordering::Relaxed));
+        text.row("spill_bytes_total{activity=\"disk_read\"}", counts.read_bytes.load(Ordering::Relaxed));
+        text.head(
+            "spill_count_total",
+            "counter",
+            "Total number of disk accesses caused by managed data since the worker's start.",
+        );
+        text.row("spill_count_total{activity=\"disk_write\"}", counts.written.load(Ordering::Relaxed));
+        text.row("spill_count_total{activity=\"disk_read\"}", counts.read.load(Ordering::Relaxed));
+    }
     let transfers = &shared.metrics;
     let counts = [
         ("transfer_incoming_count", "gauge", "Transfers from peers in progress.", &transfers.incoming_count),

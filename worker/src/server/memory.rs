@@ -1,7 +1,8 @@
-//! Watching resident memory: over the pause fraction the state is told to pause, below it to go on.
+//! Watching resident memory: values are sent to disk when there is too much, and the state is told to pause over the pause
+//! fraction, and to go on below it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -11,33 +12,75 @@ use crate::state::Event;
 
 /// As `distributed.worker.memory.monitor-interval`.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// A paused worker goes on below this share of the fraction at which it pauses, so that it does not do so ten times a second.
+const RESUME_SHARE: f64 = 0.98;
+
+/// How long a worker stays paused that cannot become smaller by itself: the first time, and after that.
+const STUCK_PATIENCE: Duration = Duration::from_secs(5);
+const STUCK_PATIENCE_LATER: Duration = Duration::from_millis(500);
 
 /// Watches until the worker stops.
-pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: f64) {
+pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<f64>) {
+    let pause_fraction = pause_fraction.unwrap_or(f64::INFINITY);
     let mut paused = false;
+    let mut stuck = Stuck::default();
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
         let resident = resident_bytes(shared.python().map(|python| python.pid()));
+        if let Some(spilling) = &shared.spilling {
+            spilling.measured(resident);
+        }
         let fraction = fraction_of(resident, limit);
         if !paused && fraction > pause_fraction {
             paused = true;
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Pausing worker.  Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
             shared.notify(Event::Pause { stimulus_id: stimulus("worker-memory-pause") });
-        } else if paused && fraction <= pause_fraction {
+        } else if paused && fraction <= pause_fraction * RESUME_SHARE {
             paused = false;
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Resuming worker. Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
+            stuck = Stuck::default();
             shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-unpause") });
+        } else if paused && stuck.is_over(&shared) {
+            paused = false;
+            warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage, and neither does anything run that could free memory, nor does the disk take any. \
+                  Resuming worker; results without a place will fail.", fraction * 100.0);
+            shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-stuck") });
         }
     }
 }
 
+/// A paused worker on which nothing runs, with a disk that takes nothing, would stay as it is for ever. Those who wait for
+/// its tasks had better hear of it: now and then it goes on for a moment, and what it computes then fails.
+#[derive(Debug, Default)]
+struct Stuck {
+    since: Option<Instant>,
+    times: u32,
+}
+
+impl Stuck {
+    fn is_over(&mut self, shared: &Shared) -> bool {
+        let blocked = shared.spilling.as_ref().is_some_and(|spilling| spilling.is_blocked());
+        if !blocked || shared.runs_in_python_any() {
+            self.since = None;
+            return false;
+        }
+        let patience = if self.times == 0 { STUCK_PATIENCE } else { STUCK_PATIENCE_LATER };
+        if self.since.get_or_insert_with(Instant::now).elapsed() < patience {
+            return false;
+        }
+        self.since = None;
+        self.times += 1;
+        true
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a fraction needs no more precision")]
-fn fraction_of(part: u64, whole: u64) -> f64 {
+pub(crate) fn fraction_of(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 

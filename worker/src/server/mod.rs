@@ -20,6 +20,7 @@ mod python_process;
 mod registration;
 mod serve_data;
 pub(crate) mod shared;
+pub(crate) mod spilling;
 
 pub use closing::{Closed, End};
 
@@ -36,12 +37,14 @@ use crate::executor::native::NativePool;
 use crate::executor::python::message::{Introduction, TlsPaths};
 use crate::executor::python::{Interpreter, PythonError, PythonReader};
 use crate::options::WorkerOptions;
+use crate::spill::SpillDirectory;
 use crate::state::{Config, State};
 use closing::{retire_after, supervise};
 use directory::LocalDirectory;
 use driver::Driver;
 use python_process::PythonStart;
 use shared::{Identity, Input, Shared, stimulus};
+use spilling::Spilling;
 
 const LOGGER: &str = "distributed.worker";
 const LINE: &str = "-------------------------------------------------";
@@ -134,9 +137,11 @@ impl Worker {
         announce(&identity, &listener, &options, dashboard_port);
         let (inbox, inputs) = mpsc::unbounded_channel();
         let versions = interpreter.as_ref().map_or_else(own_versions, |it| it.versions().clone());
-        let kept = (options.logs.clone(), options.registry.clone(), options.interrupt_cancelled);
         let pool = ConnectionPool::new(options.comm.clone());
-        let shared = Arc::new(Shared::new(identity, versions, kept, pool, native, inbox));
+        let memory = &options.memory;
+        let storage = SpillDirectory::new(&directory.path(), memory.max_spill, memory.compression);
+        let spilling = Spilling::new(options.memory_limit, memory, storage);
+        let shared = Arc::new(Shared::new(identity, versions, &options, spilling, pool, native, inbox));
         let reader = match interpreter {
             Some(interpreter) => Some(start_python(&shared, interpreter, &options).await?),
             None => None,
@@ -280,9 +285,10 @@ async fn run(
     tokio::spawn(heartbeat::run(Arc::clone(&shared)));
     tokio::spawn(heartbeat::keep_alive(Arc::clone(&shared)));
     tokio::spawn(watch_loop(Arc::clone(&shared)));
-    if let (Some(limit), Some(fraction)) = (options.memory_limit, options.pause_fraction) {
-        tokio::spawn(memory::run(Arc::clone(&shared), limit, fraction));
+    if let Some(limit) = options.memory_limit {
+        tokio::spawn(memory::run(Arc::clone(&shared), limit, options.memory.pause));
     }
+    tokio::spawn(spilling::run(Arc::clone(&shared)));
     if let Some(lifetime) = options.lifetime {
         tokio::spawn(retire_after(Arc::clone(&shared), lifetime));
     }

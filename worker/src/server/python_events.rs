@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::metrics::Label;
+use super::monitor::resident_bytes;
 use super::shared::{Input, Shared, stimulus};
-use super::{Closed, End};
-use crate::executor::python::PythonReader;
+use super::{Closed, End, spilling};
 use crate::executor::python::message::{
-    Close, Erred, Finished, FromPython, Log, Scattered, SetResources, ToPython, measured,
+    Close, Erred, Finished, FromPython, Log, Measured, Scattered, SetResources, ToPython, measured,
 };
+use crate::executor::{self, python::PythonReader};
 use crate::state::{Event, ExecuteOutcome};
 use crate::store::Stored;
 
@@ -87,6 +88,11 @@ fn take(shared: &Arc<Shared>, message: FromPython) {
             shared.notify(Event::SetResources { resources, stimulus_id: stimulus("set-resources") });
             note(shared, id);
         }
+        FromPython::Load(it) => {
+            if let Some(asker) = shared.python() {
+                tokio::spawn(spilling::serve_load(Arc::clone(shared), asker, it.id, it.key));
+            }
+        }
         FromPython::LogEvent(event) => shared.send(event),
         FromPython::Handlers(handlers) => {
             let mut known = shared.plugin_handlers.write().unwrap_or_else(PoisonError::into_inner);
@@ -121,16 +127,32 @@ fn finish(shared: &Arc<Shared>, it: Finished) {
     let span = it.span_id.as_deref();
     shared.metrics.executed(&it.key, span, Label::ThreadCpu, it.cpu.min(wall));
     shared.metrics.executed(&it.key, span, Label::ThreadNonCpu, (wall - it.cpu).max(0.0));
+    let startstops = vec![compute(shared, it.start, it.stop)];
+    if let Some(reason) = refusal(shared, &it) {
+        let text = format!("task {:?} ran on worker {}, but {reason}", it.key, shared.identity.address);
+        error!(target: "distributed.worker", "Compute Failed\nKey:       {}\nException: MemoryError: {text}", it.key);
+        let error = executor::describe("MemoryError", &text);
+        executor::drop_in_python(shared, vec![it.key.clone()]);
+        let outcome = ExecuteOutcome::Failure { error, thread: it.thread, startstops };
+        return done(shared, Vec::new(), it.key, it.run_id, outcome, "task-erred");
+    }
     let outcome = ExecuteOutcome::Success {
         nbytes: it.nbytes,
         typename: it.typename,
         type_pickle: it.type_pickle,
         metadata: Value::Map(Vec::new()),
         thread: it.thread,
-        startstops: vec![compute(shared, it.start, it.stop)],
+        startstops,
     };
-    let values = vec![(it.key.clone(), Stored::python(it.nbytes, it.value))];
+    let stored = if it.actor { Stored::actor(it.nbytes, it.value) } else { Stored::python(it.nbytes, it.value) };
+    let values = vec![(it.key.clone(), stored)];
     done(shared, values, it.key, it.run_id, outcome, "task-finished");
+}
+
+/// Why a result cannot be kept. Small ones always are.
+fn refusal(shared: &Shared, it: &Finished) -> Option<String> {
+    let spilling = shared.spilling.as_ref().filter(|_| it.value.is_none())?;
+    spilling.refusal(|| resident_bytes(shared.python().map(|python| python.pid())), it.nbytes)
 }
 
 fn fail(shared: &Arc<Shared>, it: Erred) {
@@ -148,8 +170,8 @@ fn fail(shared: &Arc<Shared>, it: Erred) {
 
 /// A task scatters onto its own worker. The scheduler learns of it from the task's client, once this is acknowledged.
 fn scattered(shared: &Arc<Shared>, it: Scattered) {
-    let values: Vec<(Key, Stored)> =
-        measured(it.data).into_iter().map(|(key, value)| (key, Stored::python(value.nbytes, value.copy))).collect();
+    let stored = |(key, value): (Key, Measured)| (key, Stored::python(value.nbytes, value.copy).scattered());
+    let values: Vec<(Key, Stored)> = measured(it.data).into_iter().map(stored).collect();
     let data = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
     shared.notify_with(values, Event::DataStored { data, report: false, stimulus_id: stimulus("update-data") });
     note(shared, it.id);
@@ -185,6 +207,6 @@ fn done(shared: &Shared, values: Vec<(Key, Stored)>, key: Key, run_id: i64, outc
 fn drop_unwanted(shared: &Shared, values: Vec<(Key, Stored)>) {
     let keys: Vec<Key> = values.into_iter().map(|(key, _)| key).filter(|key| shared.store.get(key).is_none()).collect();
     if !keys.is_empty() {
-        crate::executor::drop_in_python(shared, keys);
+        executor::drop_in_python(shared, keys);
     }
 }

@@ -59,6 +59,11 @@ impl Shared {
         self.python_runs().contains(&(key.clone(), run_id))
     }
 
+    /// Whether anything runs there.
+    pub(crate) fn runs_in_python_any(&self) -> bool {
+        !self.python_runs().is_empty()
+    }
+
     /// Takes all that still run there off the books.
     pub(crate) fn take_python_runs(&self) -> IndexSet<(Key, RunId), FxBuildHasher> {
         std::mem::take(&mut *self.python_runs())

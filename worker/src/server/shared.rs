@@ -19,12 +19,14 @@ use crate::executor::native::NativePool;
 use crate::executor::python::{Python, PythonError};
 use crate::executor::replace::Overdue;
 use crate::native::Registry;
+use crate::options::WorkerOptions;
 use crate::state::{Event, State};
 use crate::store::{Store, Stored};
 
 use super::metrics::Metrics;
 use super::python_events::Reading;
 use super::python_process::PythonStart;
+use super::spilling::{self, Spilling};
 use super::{Closed, monitor::Monitor};
 
 /// Something for the driver.
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub registry: Registry,
     pub clock: SchedulerClock,
     pub store: Store,
+    /// Where values go when memory is short, if they may.
+    pub spilling: Option<Spilling>,
     pub pool: ConnectionPool,
     pub native: NativePool,
     /// Set before the worker registers, if it has one; another may take its place.
@@ -112,19 +116,20 @@ impl Shared {
     pub(crate) fn new(
         identity: Identity,
         versions: Value,
-        options: (LogRing, Registry, bool),
+        options: &WorkerOptions,
+        spilling: Option<Spilling>,
         pool: ConnectionPool,
         native: NativePool,
         inbox: mpsc::UnboundedSender<Input>,
     ) -> Shared {
-        let (logs, registry, interrupts_cancelled) = options;
         Shared {
             identity,
             versions,
-            logs,
-            registry,
+            logs: options.logs.clone(),
+            registry: options.registry.clone(),
             clock: SchedulerClock::default(),
-            store: Store::default(),
+            store: if spilling.is_some() { Store::with_recency() } else { Store::default() },
+            spilling,
             pool,
             native,
             python: RwLock::default(),
@@ -134,7 +139,7 @@ impl Shared {
             overdue: Mutex::default(),
             plugin_requests: Mutex::default(),
             python_bound: AtomicBool::new(false),
-            interrupts_cancelled,
+            interrupts_cancelled: options.interrupt_cancelled,
             plugin_handlers: RwLock::default(),
             metrics: Metrics::default(),
             monitor: Mutex::new(Monitor::new()),
@@ -217,8 +222,8 @@ impl Shared {
         self.python.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The serialised forms of these values; keys not here are left out. Waits for Python only where it must.
-    pub(crate) async fn payloads(&self, keys: &[Key]) -> Vec<(Key, Payload)> {
+    /// The serialised forms of these values; keys not here are left out. Waits for Python or the disk only where it must.
+    pub(crate) async fn payloads(self: &Arc<Self>, keys: &[Key]) -> Vec<(Key, Payload)> {
         let mut found = Vec::with_capacity(keys.len());
         let mut in_python = Vec::new();
         for key in keys {
@@ -231,14 +236,36 @@ impl Shared {
                     });
                     found.push((key.clone(), payload));
                 }
+                Some(stored @ Stored { disk: Some(_), .. }) => found.extend(self.read_back(key, stored).await),
                 Some(_) => in_python.push(key.clone()),
             }
         }
         if let (false, Some(python)) = (in_python.is_empty(), self.python()) {
             // A process that dies meanwhile takes the worker with it; the caller sees absent keys until then.
-            found.extend(python.fetch(in_python).await.unwrap_or_default());
+            let mut fetched = python.fetch(in_python.clone()).await.unwrap_or_default();
+            for key in
+                in_python.iter().filter(|key| !fetched.iter().any(|(there, _)| there == *key)).collect::<Vec<_>>()
+            {
+                // It may have gone to disk before Python was asked.
+                if let Some(stored) = self.store.get(key) {
+                    fetched.extend(self.read_back(key, stored).await);
+                }
+            }
+            found.extend(fetched);
         }
         found
+    }
+
+    /// A value from its file. One that cannot be read is not here any more.
+    async fn read_back(self: &Arc<Self>, key: &Key, stored: Stored) -> Option<(Key, Payload)> {
+        let disk = stored.disk.clone()?;
+        match spilling::read(self, disk).await {
+            Ok(payload) => Some((key.clone(), payload)),
+            Err(failure) => {
+                spilling::lose(self, key, &stored, &failure);
+                None
+            }
+        }
     }
 
     /// Values that came from outside, sized and ready to be stored. Only Python knows the size of a pickled object.

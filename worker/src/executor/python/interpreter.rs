@@ -9,9 +9,10 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
+    ("away.py", include_str!("../../../python/dask_rs_executor/away.py")),
     ("calls.py", include_str!("../../../python/dask_rs_executor/calls.py")),
     ("facade.py", include_str!("../../../python/dask_rs_executor/facade.py")),
     ("hello.py", include_str!("../../../python/dask_rs_executor/hello.py")),

@@ -59,8 +59,16 @@ pub(crate) enum ToPython {
     Introduce(Box<Introduction>),
     /// Run a task.
     Execute(Execute),
+    /// Keep hold of a task's inputs until it is to run.
+    Hold(Hold),
+    /// It is not to run.
+    Unhold { key: Key, run_id: RunId },
     /// Forget values.
     Drop { keys: Vec<Key> },
+    /// Forget values that are on disk from now on; answered by a reply once the memory is free.
+    Evict { id: u64, keys: Vec<Key> },
+    /// The answer to [`FromPython::Load`].
+    Loaded(Loaded),
     /// Serialise values for a peer; answered by a reply.
     Fetch { id: u64, keys: Vec<Key> },
     /// Keep values and tell their sizes; answered by a reply.
@@ -97,6 +105,30 @@ pub(crate) struct Execute {
     pub span_id: Option<String>,
 }
 
+/// A task that is to run once the rest of its inputs is read from disk.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Hold {
+    pub key: Key,
+    pub run_id: RunId,
+    pub dependencies: Vec<Key>,
+    /// Those that the process does not have and that are in memory.
+    pub data: Pairs<Key, Payload>,
+}
+
+/// A value that user code asked for, if it is there.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Loaded {
+    pub id: u64,
+    pub key: Key,
+    pub data: Option<Payload>,
+}
+
+impl From<Loaded> for ToPython {
+    fn from(loaded: Loaded) -> ToPython {
+        ToPython::Loaded(loaded)
+    }
+}
+
 /// From the Python process.
 #[derive(Debug)]
 pub(crate) enum FromPython {
@@ -109,6 +141,7 @@ pub(crate) enum FromPython {
     Reply(Reply),
     Scattered(Scattered),
     SetResources(SetResources),
+    Load(Load),
     LogEvent(dask_protocol::message::LogEvent),
     Handlers(Handlers),
     Log(Log),
@@ -139,6 +172,8 @@ pub(crate) struct Finished {
     pub span_id: Option<String>,
     /// A serialised copy, if the value is small.
     pub value: Option<Payload>,
+    /// Whether the value is an actor, and the copy its proxy.
+    pub actor: bool,
 }
 
 /// A task raised.
@@ -191,6 +226,13 @@ pub(crate) struct SetResources {
     pub resources: Resources,
 }
 
+/// User code wants a value that the process does not have.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Load {
+    pub id: u64,
+    pub key: Key,
+}
+
 /// Remote calls and stream messages that plugins answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Handlers {
@@ -229,6 +271,7 @@ impl StreamMessage for FromPython {
             "reply" => FromPython::Reply(read(element)?),
             "scattered" => FromPython::Scattered(read(element)?),
             "set-resources" => FromPython::SetResources(read(element)?),
+            "load" => FromPython::Load(read(element)?),
             "log-event" => FromPython::LogEvent(read(element)?),
             "handlers" => FromPython::Handlers(read(element)?),
             "log" => FromPython::Log(read(element)?),
@@ -248,6 +291,7 @@ impl StreamMessage for FromPython {
             FromPython::Reply(_) => "reply",
             FromPython::Scattered(_) => "scattered",
             FromPython::SetResources(_) => "set-resources",
+            FromPython::Load(_) => "load",
             FromPython::LogEvent(_) => "log-event",
             FromPython::Handlers(_) => "handlers",
             FromPython::Log(_) => "log",

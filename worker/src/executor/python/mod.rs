@@ -210,14 +210,27 @@ impl Python {
         self.ask(|id| ToPython::Request { id, request, peer }).await
     }
 
+    /// Has values forgotten that are on disk from now on. It is told at once; the answer says that their memory is free, or
+    /// does not come because the process is gone.
+    pub(crate) fn evict(&self, keys: Vec<Key>) -> oneshot::Receiver<Value> {
+        self.begin_to_ask(|id| ToPython::Evict { id, keys })
+    }
+
     async fn ask(&self, question: impl FnOnce(u64) -> ToPython) -> Result<Value, PythonError> {
+        self.begin_to_ask(question).await.map_err(|_| PythonError::Gone)
+    }
+
+    fn begin_to_ask(&self, question: impl FnOnce(u64) -> ToPython) -> oneshot::Receiver<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        self.waiting().as_mut().ok_or(PythonError::Gone)?.insert(id, answer);
+        // Of a process that is gone the answer is dropped here.
+        if let Some(waiting) = self.waiting().as_mut() {
+            waiting.insert(id, answer);
+        }
         if !self.sender.send(question(id)) {
             self.forget_waiting();
         }
-        answered.await.map_err(|_| PythonError::Gone)
+        answered
     }
 
     /// Gives a reply to whoever waits for it.
