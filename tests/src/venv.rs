@@ -12,11 +12,26 @@ pub const REFERENCE: &str = "2026.8.0";
 /// Names another release, which the tests are run with.
 const RELEASE_VARIABLE: &str = "DASK_TEST_RELEASE";
 
+/// Set by `.ci/run libraries`: the environment also holds what the programs of `tests/python/test_libraries.py` use.
+pub const LIBRARIES_VARIABLE: &str = "DASK_TEST_LIBRARIES";
+/// Releases that work with the reference.
+const LIBRARIES: [&str; 6] = [
+    "dask-ml==2025.1.0",
+    "lightgbm==4.7.0",
+    "scikit-learn==1.9.1",
+    "xarray==2026.9.0",
+    "xgboost-cpu==3.2.0",
+    "zarr==3.1.6",
+];
+
 /// What the environment holds; its name carries a hash of this, so a change makes a new one.
 fn requirements() -> Vec<String> {
     let release = std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| REFERENCE.to_owned());
     let mut requirements = vec![format!("dask[complete]=={release}"), format!("distributed=={release}")];
     requirements.extend(["scikit-learn", "joblib", "pytest", "lz4", "zstandard"].map(String::from));
+    if std::env::var_os(LIBRARIES_VARIABLE).is_some() {
+        requirements.extend(LIBRARIES.map(String::from));
+    }
     requirements
 }
 

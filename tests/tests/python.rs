@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use dask_tests::cluster::{Cluster, WorkerKind};
+use dask_tests::venv::LIBRARIES_VARIABLE;
 
 /// `.ci/run releases` runs this one with the releases before the reference, too.
 #[test]
@@ -108,6 +109,26 @@ fn eight_clients_while_workers_are_killed() {
         cluster.add_worker_with(WorkerKind::Ours, &["--interrupt-grace", "500ms"]);
     }
     cluster.pytest(&["-s", "test_chaos.py"]);
+}
+
+/// Programs of xarray, joblib, scikit-learn, dask-ml, xgboost and lightgbm.
+#[test]
+fn libraries_on_two_of_our_workers() {
+    libraries_on([WorkerKind::Ours, WorkerKind::Ours]);
+}
+
+#[test]
+fn libraries_on_two_upstream_workers() {
+    libraries_on([WorkerKind::Upstream, WorkerKind::Upstream]);
+}
+
+/// Those whose packages are there: joblib and scikit-learn, the others with `.ci/run libraries`.
+fn libraries_on(workers: [WorkerKind; 2]) {
+    let mut programs = vec!["test_joblib.py"];
+    if std::env::var_os(LIBRARIES_VARIABLE).is_some() {
+        programs.push("test_libraries.py");
+    }
+    Cluster::start(&workers, &[]).pytest(&programs);
 }
 
 #[test]
