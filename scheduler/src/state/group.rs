@@ -57,6 +57,8 @@ pub(super) struct Group {
     /// Tasks ever added while the group exists, forgotten ones too, as dask's `len(group)`.
     pub(super) size: usize,
     pub(super) dependencies: IdSet<GroupId>,
+    /// Dependencies that are forgotten by now, and the tasks that were in them: they go on counting.
+    pub(super) past_dependencies: (usize, usize),
     pub(super) dependents: IdSet<GroupId>,
     pub(super) last_worker: Option<WorkerId>,
     pub(super) last_worker_tasks_left: u64,
@@ -187,6 +189,7 @@ impl Groups {
                     states: StateCounts::default(),
                     size: 0,
                     dependencies: IdSet::default(),
+                    past_dependencies: (0, 0),
                     dependents: IdSet::default(),
                     last_worker: None,
                     last_worker_tasks_left: 0,
@@ -247,7 +250,10 @@ impl Groups {
             self.group_mut(other).dependents.remove(id);
         }
         for other in group.dependents.iter().filter(|other| *other != id) {
-            self.group_mut(other).dependencies.remove(id);
+            let dependent = self.group_mut(other);
+            dependent.dependencies.remove(id);
+            let (groups, tasks) = &mut dependent.past_dependencies;
+            (*groups, *tasks) = (*groups + 1, *tasks + group.size);
         }
         let prefix = self.prefix_mut(group.prefix);
         for state in TaskState::ALL {

@@ -180,11 +180,13 @@ impl State {
             return true;
         }
         let group = self.groups.group(task.group);
-        if group.size as u64 <= self.total_nthreads * 2 || group.dependencies.len() >= self.config.rootish_taskgroup {
+        let (past_groups, past_tasks) = group.past_dependencies;
+        let dependencies = group.dependencies.len() + past_groups;
+        if group.size as u64 <= self.total_nthreads * 2 || dependencies >= self.config.rootish_taskgroup {
             return false;
         }
         let tasks: usize = group.dependencies.iter().map(|dep| self.groups.group(dep).size).sum();
-        tasks < self.config.rootish_taskgroup_dependencies
+        tasks + past_tasks < self.config.rootish_taskgroup_dependencies
     }
 
     /// The least busy worker with a free slot; none: the task is queued (`decide_worker_rootish_queuing_enabled`).
@@ -329,7 +331,8 @@ impl State {
     /// As if no workers or hosts were named.
     fn loose_candidates(&self, id: TaskId, holders: bool, candidates: &mut Vec<WorkerId>) {
         let running = self.idle.running.ids().iter().copied().filter(|worker| self.can_supply(id, *worker));
-        if holders {
+        // An actor goes to whoever has fewest, wherever its inputs are.
+        if holders && !self.tasks[id].actor {
             candidates.extend(running.clone().filter(|worker| self.workers[*worker].mark == self.mark));
         }
         if candidates.is_empty() {

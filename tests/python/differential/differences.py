@@ -209,6 +209,22 @@ def finished_while_retiring(after: After, known: Known) -> bool:
     )
 
 
+def on_the_edge(after: After, known: Known) -> bool:
+    """on the edge: whether a worker is saturated, when it has as much to do as that takes but for a rounding error."""
+    ours, theirs = after.workers
+    return any(
+        after.upstream.nearly_saturated(after.upstream.workers[address])
+        for address, worker in ours.items()
+        if address in theirs and worker["saturated"] != theirs[address]["saturated"]
+    )
+
+
+def left_while_retiring(after: After, known: Known) -> bool:
+    """left while retiring: upstream's `retire_workers` fails with a `KeyError` for one that could not retire and has left by
+    then, whatever became of the others; here it is answered."""
+    return isinstance(after.raised, KeyError) and after.raised.args[0] in after.upstream.gone
+
+
 def busy_alike(after: After, known: Known) -> bool:
     """busy alike: which of two workers gives tasks away first that are equally busy but for a rounding error."""
     if after.event["op"] != "timeout" or after.totals[0]["in_flight"] == after.totals[1]["in_flight"]:
@@ -265,6 +281,8 @@ def followed(after: After, known: Known) -> str | None:
 ENDS = [
     endless_retry,
     finished_while_retiring,
+    on_the_edge,
+    left_while_retiring,
     busy_alike,
     thief_at_rest,
     new_resources,
@@ -455,6 +473,24 @@ def retired_in_vain(after: After, known: Known) -> bool:
     return found
 
 
+def restarted_one_by_one(after: After, known: Known) -> bool:
+    """restarted one by one: a restart lets go of each client's keys on their own, and upstream fills the slots that this frees
+    with tasks that it calls off a moment later; here they stay empty."""
+    if after.event["op"] != "restart":
+        return False
+    ours, theirs = after.sent
+    called_off = [
+        name
+        for name, messages in theirs.items()
+        if name not in ours and [message[0] for message in messages] == ["compute-task", "free-keys"]
+    ]
+    for name in called_off:
+        del theirs[name]
+    # What is sent next goes round robin by it.
+    after.upstream.n_tasks -= len(called_off)
+    return bool(called_off)
+
+
 MASKS = [
     stale_blame,
     repeated_reports,
@@ -463,4 +499,5 @@ MASKS = [
     blame_of_the_erred,
     lost_actors,
     retired_in_vain,
+    restarted_one_by_one,
 ]

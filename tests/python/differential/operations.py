@@ -6,7 +6,7 @@ import asyncio
 
 from distributed.active_memory_manager import ActiveMemoryManagerExtension
 from distributed.core import Status
-from distributed.stealing import WorkStealing
+from distributed.stealing import _WORKER_STATE_CONFIRM, WorkStealing
 
 from ordered import OrderedSet, Policies, TaskState, WorkerState
 
@@ -98,8 +98,24 @@ class Stealing(WorkStealing):
         stimulus_id = self.requests[event["key"]][-1 - event["back"]]
         asked = ts in self.in_flight and self.in_flight[ts]["stimulus_id"] == stimulus_id
         self.move_task_confirm(key=event["key"], state=event["state"], stimulus_id=stimulus_id, worker=event["worker"])
-        if asked and ts.processing_on is victim and ts not in self.key_stealable:
+        if not asked:
+            return
+        if ts.processing_on is victim and ts not in self.key_stealable:
             self.refused[ts] = victim
+        elif event["state"] in _WORKER_STATE_CONFIRM and ts.processing_on:
+            self.take_along(ts, victim, ts.processing_on)
+
+    def take_along(self, ts: TaskState, victim: WorkerState, thief: WorkerState) -> None:
+        """resources of the stolen: upstream leaves the resources that a task has booked, and an actor, with the worker that
+        gave it away; here they go along, and then upstream's do."""
+        if ts.resource_restrictions:
+            self.scheduler.release_resources(ts, victim)
+            self.scheduler.acquire_resources(ts, thief)
+            self.scheduler.met["resources of the stolen"] += 1
+        if ts in victim.actors:
+            victim.actors.discard(ts)
+            thief.actors.add(ts)
+            self.scheduler.met["resources of the stolen"] += 1
 
 
 class Manager(ActiveMemoryManagerExtension):

@@ -115,6 +115,8 @@ class Upstream(Scheduler):
         # Retirements under way, and those that ended in this step: token, and who handed everything over.
         self.retiring: dict[int, asyncio.Task] = {}
         self.retired: list[list] = []
+        #: Workers that have left.
+        self.gone: set[str] = set()
         self.in_flight_there: list[list] = []
         self.choices = Choices()
         self.deciding = None
@@ -233,6 +235,12 @@ class Upstream(Scheduler):
     def equal(self, a: tuple, b: tuple) -> bool:
         return equal(a, b)
 
+    def nearly_saturated(self, ws: WorkerState) -> bool:
+        """Whether a rounding error decides if a worker is saturated."""
+        processing = len(ws.processing)
+        pending = ws.occupancy * (processing - ws.nthreads) / (processing * ws.nthreads) if processing else 0
+        return close(pending, 1.9 * self.total_occupancy / self.total_nthreads) or close(pending, 0.4)
+
     def agree_on(self, what: str, best: WorkerState, equals: set[WorkerState], chosen: list[str]) -> WorkerState:
         """The other side's choice, if upstream's rule leaves it open; its own, if the other side made none."""
         if not chosen:
@@ -315,6 +323,7 @@ class Upstream(Scheduler):
         )
 
     def on_remove_worker(self, event: dict):
+        self.gone.add(event["worker"])
         return self.remove_worker(
             event["worker"], stimulus_id="handle-worker-cleanup", expected=event["expected"], close=event["close"]
         )

@@ -541,7 +541,9 @@ impl Plan<'_> {
         let worker = self.any_worker()?;
         let running: Vec<Key> =
             self.runs.iter().filter(|run| run.worker == worker).map(|run| run.key.clone()).collect();
-        let executing = running.into_iter().map(|key| (key, self.seconds())).collect();
+        // A worker says each key once.
+        let executing: IndexMap<Key, f64> = running.into_iter().map(|key| (key, self.seconds())).collect();
+        let executing = executing.into_iter().collect();
         let bandwidth = if self.rng.random_bool(0.5) { 1e8 } else { self.rng.random_range(1e6..1e9) };
         let memory = self.memory();
         Some(messages::heartbeat(&worker, executing, Some(bandwidth), memory))

@@ -65,6 +65,35 @@ fn restricted_tasks_wait_for_their_worker_unless_loose() {
 }
 
 #[test]
+fn a_loose_actor_goes_to_whoever_has_fewest_actors() {
+    let mut kit = Kit::new(&[1, 1]);
+    kit.submit(vec![NewTask { actor: true, ..task("first") }], &["first"]);
+    kit.finish("first");
+    let busy = kit.worker_of("first");
+    kit.submit(vec![annotated(task("x"), |a| a.workers = vec![format!("w{busy}")])], &["x"]);
+    kit.finish("x");
+    let second = NewTask { actor: true, ..task_of("second", &["x"]) };
+    let loose = annotated(second, |a| (a.workers, a.allow_other_workers) = (vec!["10.0.0.9".to_owned()], true));
+    kit.submit(vec![loose], &["second"]);
+    assert_eq!(kit.worker_of("second"), 3 - busy);
+}
+
+#[test]
+fn a_group_is_no_rootish_one_because_its_inputs_are_forgotten() {
+    let mut kit = Kit::new(&[4]);
+    let inputs = ["in-0", "in-1", "in-2", "in-3", "in-4"];
+    let mut tasks: Vec<NewTask> = inputs.iter().map(|key| task(*key)).collect();
+    tasks.push(task_of("root-20", &inputs));
+    kit.submit(tasks, &["root-20"]);
+    submit_roots(&mut kit, 10);
+    assert_eq!(count(&kit, Queued), 0, "a group that reads five tasks is not queued");
+    kit.release(&["root-20"]);
+    kit.assert_states([("in-0", None), ("root-9", Some(Processing))]);
+    kit.submit(vec![task("root-21")], &["root-21"]);
+    kit.assert_states([("root-21", Some(Processing))]);
+}
+
+#[test]
 fn a_restriction_outweighs_data() {
     let mut kit = Kit::new(&[1, 1]);
     kit.submit(vec![task("x")], &["x"]);
