@@ -67,6 +67,11 @@ def test_the_tests_that_the_table_names_exist():
     for path in [*ROOT.glob("tests/python/*.py"), *ROOT.glob("*/tests/**/*.rs"), *ROOT.glob("*/src/**/*.rs")]:
         known.update(re.findall(r"\b(?:def|fn) (\w+)\(", path.read_text()))
     named = {test for title in TITLES for _, _, tests in rows(title) for test in tests}
+    # The table of what clients do names tests in its second column.
+    clients = TABLE.read_text().partition("\n## What clients do\n")[2].partition("\n## ")[0]
+    done = [re.findall(r"`(test_\w+)`", line) for line in clients.splitlines()[4:] if line]
+    assert len(done) > 10 and all(done), "a row names no test"
+    named.update(test for tests in done for test in tests)
     assert named and named <= known, named - known
     without = [ops for title in TITLES for ops, how, tests in rows(title) if not tests]
     assert not without, f"shown by no test: {without}"

@@ -10,7 +10,7 @@ use dask_tests::venv::LIBRARIES_VARIABLE;
 fn a_python_client_on_two_of_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
     cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_coordination.py", "test_diagnostics.py"]);
-    cluster.pytest(&["test_operations.py", "test_scheduler_python.py"]);
+    cluster.pytest(&["test_requests.py", "test_operations.py", "test_scheduler_python.py"]);
 }
 
 #[test]
@@ -29,6 +29,7 @@ fn a_python_client_measures_restarts_and_kills_our_workers() {
 fn a_python_client_on_two_upstream_workers() {
     let cluster = Cluster::start(&[WorkerKind::Upstream, WorkerKind::Upstream], &[]);
     cluster.pytest(&["test_client.py", "test_coordination.py", "test_diagnostics.py", "test_operations.py"]);
+    cluster.pytest(&["test_requests.py"]);
     cluster.pytest(&["test_workers_die.py"]);
 }
 

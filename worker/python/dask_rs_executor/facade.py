@@ -23,6 +23,7 @@ from distributed.diagnostics.plugin import WorkerPlugin, _get_plugin_name
 from distributed.protocol import pickle
 from distributed.protocol.serialize import _is_dumpable
 from distributed.security import Security
+from distributed.system_monitor import SystemMonitor
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.worker_state_machine import SecedeEvent
 
@@ -55,8 +56,11 @@ class Worker(upstream.Worker):
         self.loop = self.io_loop = loop
         self.thread_id = threading.get_ident()
         self.address = self._address = self.contact_address = self.listen_address = options["address"]
+        # Of this process: what user code looks at is the memory of its own values.
+        self.monitor = SystemMonitor()
         self.ip, _, port = self.address.rpartition("://")[2].rpartition(":")
-        self.port = self._port = int(port)
+        self._host, self.port = self.ip, int(port)
+        self._port = self.port
         self.id = options["id"]
         self.name = options["name"]
         self.nanny = options["nanny"]
