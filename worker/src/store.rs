@@ -189,6 +189,15 @@ impl Store {
         }
     }
 
+    /// Drops the file of a value that is in memory too.
+    pub fn drop_file(&self, key: &Key, value: &Stored) {
+        self.change(key, |stored| {
+            if stored.is_same(value) && stored.is_in_memory() {
+                stored.disk = None;
+            }
+        });
+    }
+
     /// Drops files of values that are in memory too; returns how many.
     pub fn drop_copies_on_disk(&self) -> usize {
         let mut dropped = 0;
@@ -377,6 +386,12 @@ mod tests {
         assert_eq!((store.spilled_nbytes(), store.nbytes_in_memory()), (0, KB));
         assert_eq!(cold(&store, 9, 9 * KB), ["a"].map(Key::from));
         assert_eq!(store.only_in_python(), [], "the file is still there");
+        store.drop_file(&key, &stored);
+        assert!(store.get(&key).expect("stored").disk.is_none());
+        let stored = store.get(&key).expect("stored");
+        assert_eq!(store.moved_to_disk(&key, &stored, Arc::clone(&disk)), Some(true));
+        store.drop_file(&key, &stored);
+        store.handed_to_python(&key);
         assert_eq!(store.lose_python(), [], "and is what is left");
         assert_eq!(store.spilled_nbytes(), KB);
         store.insert(key.clone(), Stored::python(7, None));

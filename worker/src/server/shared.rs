@@ -13,6 +13,7 @@ use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::clock::{SchedulerClock, unix_now};
 use crate::executor::native::NativePool;
@@ -236,8 +237,11 @@ impl Shared {
                     });
                     found.push((key.clone(), payload));
                 }
-                Some(stored @ Stored { disk: Some(_), .. }) => found.extend(self.read_back(key, stored).await),
-                Some(_) => in_python.push(key.clone()),
+                Some(stored) => match self.read_back(key, &stored).await {
+                    Some(read) => found.push(read),
+                    None if stored.in_python => in_python.push(key.clone()),
+                    None => {}
+                },
             }
         }
         if let (false, Some(python)) = (in_python.is_empty(), self.python()) {
@@ -248,7 +252,7 @@ impl Shared {
             {
                 // It may have gone to disk before Python was asked.
                 if let Some(stored) = self.store.get(key) {
-                    fetched.extend(self.read_back(key, stored).await);
+                    fetched.extend(self.read_back(key, &stored).await);
                 }
             }
             found.extend(fetched);
@@ -256,13 +260,18 @@ impl Shared {
         found
     }
 
-    /// A value from its file. One that cannot be read is not here any more.
-    async fn read_back(self: &Arc<Self>, key: &Key, stored: Stored) -> Option<(Key, Payload)> {
+    /// A value from its file, if it has one. One that is nowhere else and cannot be read is not here any more.
+    async fn read_back(self: &Arc<Self>, key: &Key, stored: &Stored) -> Option<(Key, Payload)> {
         let disk = stored.disk.clone()?;
         match spilling::read(self, disk).await {
             Ok(payload) => Some((key.clone(), payload)),
+            Err(failure) if stored.in_python => {
+                warn!(target: "distributed.spill", "The file of {key:?}, which is in memory too, is dropped: {failure}");
+                self.store.drop_file(key, stored);
+                None
+            }
             Err(failure) => {
-                spilling::lose(self, key, &stored, &failure);
+                spilling::lose(self, key, stored, &failure);
                 None
             }
         }

@@ -383,14 +383,18 @@ pub(crate) async fn read(shared: &Shared, disk: Arc<Spilled>) -> Result<Payload,
 
 /// The value on disk cannot be read: says so, and tells the scheduler that it is not here any more.
 pub(crate) fn lose(shared: &Arc<Shared>, key: &Key, stored: &Stored, failure: &SpillError) {
-    error!(target: "distributed.spill", "The value of {key:?} is lost: {failure}");
+    error!(target: "distributed.spill", "The file of {key:?} cannot be read: {failure}");
     let (stage, key, stored) = (Arc::clone(shared), key.clone(), stored.clone());
     let step = move || forget(&stage, key, &stored);
     let _ = shared.inbox.send(Input::Step(Box::new(step)));
 }
 
-/// What the state is told of a lost value, once it is out of the store.
+/// What the state is told of a value whose file cannot be read: nothing if it came back to memory meanwhile.
 pub(crate) fn forget(shared: &Shared, key: Key, stored: &Stored) -> Vec<Event> {
+    if shared.store.get(&key).is_some_and(|now| now.is_same(stored) && now.is_in_memory()) {
+        shared.store.drop_file(&key, stored);
+        return Vec::new();
+    }
     if !shared.store.remove_same(&key, stored) {
         return Vec::new();
     }
