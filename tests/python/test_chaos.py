@@ -27,7 +27,7 @@ OPERATIONS_PER_KILL = 24
 # The first part of a run fills what is kept on purpose: logs of events, names of task groups, pools of connections.
 PARTS = 3
 # What each further part may add to the scheduler's memory, in bytes: the allocator's slack, far below the results.
-GROWTH_BYTES_MAX = 24 << 20
+GROWTH_BYTES_MAX = 48 << 20
 
 
 def resident_bytes(pid):
