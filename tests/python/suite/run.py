@@ -3,6 +3,7 @@
 
     tests/python/suite/run.py run --on upstream            # hours on two cores; goes on where an earlier run ended
     tests/python/suite/run.py run --on ours --part array
+    tests/python/suite/run.py run --on upstream --failed   # minutes: only what failed on ours, which settles the comparison
     tests/python/suite/run.py compare                      # fails if a test fails on ours alone without a known cause
     tests/python/suite/run.py sample                       # a minute: what .ci/run does
 
@@ -117,8 +118,22 @@ def known_failures():
 
 def run(options):
     for part in options.part or PARTS:
+        if options.failed:
+            run_failed(options, part)
+            continue
         rounds = ["--suite-rounds", ROUNDS] + (["--suite-round", options.round] if options.round is not None else [])
         pytest(options.on, options.binaries, HOME / options.on / f"{part}.jsonl", [*PARTS[part], *rounds])
+
+
+def run_failed(options, part):
+    """Those of a part's tests that failed on ours."""
+    tried = outcomes_of(options.on, [part])
+    tests = [test for test, note in outcomes_of("ours", [part]).items() if note["outcome"] == "failed" and test not in tried]
+    if tests:
+        path = HOME / "failed.txt"
+        path.write_text("\n".join(tests) + "\n")
+        # What failed may be such that its description crashes the interpreter.
+        pytest(options.on, options.binaries, HOME / options.on / f"{part}.jsonl", ["--tb=no", f"@{path}"])
 
 
 def compare(options):
@@ -134,6 +149,9 @@ def compare(options):
         counts = collections.Counter(upstream[test]["outcome"] for test in both)
         print(f"{part}: {len(both)} tests ran on both; upstream: {dict(counts)}; of {len(passing)} passed", end=" ")
         print(f"({computed} with a compute) {len(passing) - len(lost)} pass on ours")
+        untried = [test for test, note in ours.items() if note["outcome"] == "failed" and test not in upstream]
+        print(f"  {len(ours)} ran on ours; of those that failed there, {len(untried)} were not tried on upstream", *untried, sep="\n    ")
+        unknown += untried
         for test in lost:
             print(f"  {ours[test]['outcome']}: {test} # {known.get(test, 'no known cause')}")
         unknown += [test for test in lost if test not in known]
@@ -167,6 +185,7 @@ def main():
             options.add_argument("--part", choices=PARTS, action="append")
         if command is run:
             options.add_argument("--round", type=int, choices=range(ROUNDS), help="one sixteenth of the tests")
+            options.add_argument("--failed", action="store_true", help="only tests that failed on ours")
     options = parser.parse_args()
     return options.command(options)
 
