@@ -8,7 +8,7 @@ import time
 import dask
 import pytest
 from distributed import Client, Event, wait
-from waiting import RESULT_TIMEOUT
+from waiting import RESULT_TIMEOUT, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,8 @@ def test_a_cancelled_task_can_be_asked_for_again(client, address):
     future = client.submit(fail_slowly_once, "asked-again-started", key=key, workers=[worker])
     assert Event("asked-again-started", client=client).wait(timeout=RESULT_TIMEOUT)
     client.cancel(future)
-    # By another client: the one that cancelled may hear of that only after it has asked again, and would cancel again.
+    # All clients of that moment hear of it, and would cancel the key if they had asked for it before they heard.
+    eventually(lambda: all(key not in keys for keys in client.processing().values()))
     with Client(address, set_as_default=False) as other:
         again = other.submit(fail_slowly_once, "asked-again-started", key=key, workers=[worker])
         assert again.result(timeout=RESULT_TIMEOUT) == "second time"
