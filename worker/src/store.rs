@@ -79,6 +79,11 @@ impl Stored {
         }
     }
 
+    /// Whether it may go to disk.
+    fn is_movable(&self) -> bool {
+        !self.fixed && self.nbytes >= MOVED_BYTES_MIN
+    }
+
     /// Whether any of its forms takes memory.
     pub fn is_in_memory(&self) -> bool {
         self.in_python || self.payload.is_some() || self.native.is_some()
@@ -111,15 +116,15 @@ impl Store {
     /// Stores a value, replacing one of the same key.
     pub fn insert(&self, key: Key, mut value: Stored) {
         value.generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let movable = !value.fixed && value.nbytes >= MOVED_BYTES_MIN;
+        let movable = value.is_movable();
         self.count(&value, 1);
         let old = self.values.insert(key.clone(), value);
-        if let Some(old) = old {
-            self.count(&old, -1);
+        if let Some(old) = &old {
+            self.count(old, -1);
         }
         if movable {
             self.could_move(&key);
-        } else {
+        } else if old.is_some_and(|old| old.is_movable()) {
             self.forget_use(&key);
         }
     }
@@ -131,9 +136,11 @@ impl Store {
 
     /// Drops a value; tells whether the Python process has it too.
     pub fn remove(&self, key: &Key) -> bool {
-        self.forget_use(key);
         let Some((_, old)) = self.values.remove(key) else { return false };
         self.count(&old, -1);
+        if old.is_movable() {
+            self.forget_use(key);
+        }
         old.in_python
     }
 
@@ -210,8 +217,8 @@ impl Store {
     }
 
     /// A value is needed now. Of what stays in memory in any case nothing is noted.
-    pub fn used(&self, key: &Key) {
-        if let Some(mut recent) = self.recent() {
+    pub fn used(&self, key: &Key, value: &Stored) {
+        if let Some(mut recent) = value.is_movable().then(|| self.recent()).flatten() {
             recent.promote(key);
         }
     }
@@ -358,9 +365,9 @@ mod tests {
             store.insert(key.into(), Stored::python(KB, None));
         }
         store.insert("small".into(), Stored::python(KB - 1, None));
-        store.used(&"small".into());
+        store.used(&"small".into(), &store.get(&"small".into()).expect("stored"));
         store.insert("actor".into(), Stored::actor(KB, None));
-        store.used(&"a".into());
+        store.used(&"a".into(), &store.get(&"a".into()).expect("stored"));
         store.remove(&"b".into());
         assert_eq!(cold(&store, 9, 9 * KB), ["c", "d", "a"].map(Key::from));
         assert_eq!(cold(&store, 9, KB + 1), ["c", "d"].map(Key::from));

@@ -95,7 +95,7 @@ fn execute_in_python(shared: &Arc<Shared>, task: Task) {
     let (mut data, mut away) = (Vec::new(), Vec::new());
     for key in &task.dependencies {
         let Some(stored) = shared.store.get(key) else { continue };
-        shared.store.used(key);
+        shared.store.used(key, &stored);
         if stored.in_python {
             continue;
         }
@@ -145,7 +145,7 @@ fn execute_native(shared: &Arc<Shared>, task: Task) {
     // Taken now: the state may drop values while the task waits for a thread.
     let mut found: FxHashMap<Key, Stored> =
         task.dependencies.iter().filter_map(|key| Some((key.clone(), shared.store.get(key)?))).collect();
-    task.dependencies.iter().for_each(|key| shared.store.used(key));
+    found.iter().for_each(|(key, stored)| shared.store.used(key, stored));
     let elsewhere: Vec<Key> = found
         .iter()
         .filter(|(_, it)| it.native.is_none() && it.payload.is_none())

@@ -90,20 +90,19 @@ async fn metrics(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
     text.row("memory_bytes{type=\"spilled\"}", on_disk(&shared));
     if let Some(spilling) = &shared.spilling {
         let counts = spilling.directory().counts();
-        text.head(
-            "spill_bytes_total",
-            "counter",
-            "Total size of disk accesses caused by managed data since the worker's start.",
-        );
-        text.row("spill_bytes_total{activity=\"disk_write\"}", counts.written_bytes.load(Ordering::Relaxed));
-        text.row("spill_bytes_total{activity=\"disk_read\"}", counts.read_bytes.load(Ordering::Relaxed));
-        text.head(
-            "spill_count_total",
-            "counter",
-            "Total number of disk accesses caused by managed data since the worker's start.",
-        );
-        text.row("spill_count_total{activity=\"disk_write\"}", counts.written.load(Ordering::Relaxed));
-        text.row("spill_count_total{activity=\"disk_read\"}", counts.read.load(Ordering::Relaxed));
+        let families = [
+            ("spill_bytes_total", "Total size of", &counts.written_bytes, &counts.read_bytes),
+            ("spill_count_total", "Total number of", &counts.written, &counts.read),
+        ];
+        for (name, what, written, read) in families {
+            text.head(
+                name,
+                "counter",
+                &format!("{what} disk accesses caused by managed data since the worker's start."),
+            );
+            text.row(&format!("{name}{{activity=\"disk_write\"}}"), written.load(Ordering::Relaxed));
+            text.row(&format!("{name}{{activity=\"disk_read\"}}"), read.load(Ordering::Relaxed));
+        }
     }
     let transfers = &shared.metrics;
     let counts = [
