@@ -102,6 +102,8 @@ def test_a_message_is_passed_to_one_worker_or_all(client):
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for address in workers:
         assert call(client, "proxy", msg={"op": "ping"}, worker=address) == b"pong"
+    with pytest.raises(OSError, match="127.0.0.1:1 is not there"):
+        call(client, "proxy", msg={"op": "ping"}, worker="tcp://127.0.0.1:1")
     assert set(call(client, "broadcast", msg={"op": "ping"}).values()) == {b"pong"}
     assert call(client, "echo", data="hello") == "hello"
 

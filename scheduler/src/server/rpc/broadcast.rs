@@ -46,7 +46,8 @@ pub(crate) async fn broadcast(server: &Server, request: &Request) -> Reply {
     reply(&to_peers(server, targets, msg, &serializers, on_error).await?)
 }
 
-/// `proxy`: broadcast to one.
+/// `proxy`: broadcast to one. A worker that is not there is an `OSError`, as one that cannot be reached: that is what makes
+/// calls of its actors end.
 pub(crate) async fn proxy(server: &Server, request: &Request) -> Reply {
     #[derive(Deserialize)]
     struct Args {
@@ -61,7 +62,8 @@ pub(crate) async fn proxy(server: &Server, request: &Request) -> Reply {
         .driver
         .run(move |core| coerce_address(core, &named).filter(|address| core.workers.contains_key(address)));
     let Some(address) = known.await? else {
-        return Err(Failure::key(worker.as_str().unwrap_or("unknown worker")));
+        let worker = worker.as_str().unwrap_or("of no name");
+        return Err(Failure::builtin("OSError", &format!("cannot pass a message on: worker {worker} is not there")));
     };
     let answers = to_peers(server, vec![(address.clone(), address)], msg, &serializers, OnError::Raise).await?;
     reply(&answers.0.into_iter().next().map(|(_, answer)| answer).unwrap_or_default())
