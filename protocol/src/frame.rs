@@ -73,6 +73,24 @@ enum State {
     Table { first_bytes: u64, count: usize },
     /// Waiting for the frames.
     Frames { lengths: Vec<usize>, total_bytes: usize },
+    /// The frames are handed over as they come.
+    Rest { bytes: u64 },
+}
+
+/// The beginning of a message: its body, while the other frames are still on their way.
+#[derive(Debug)]
+pub struct MessageHead {
+    /// Frame 0.
+    pub body: Bytes,
+    /// Lengths of the frames that follow, in bytes.
+    pub lengths: Vec<usize>,
+}
+
+impl MessageHead {
+    /// Bytes of the frames that follow.
+    pub fn rest_bytes(&self) -> u64 {
+        self.lengths.iter().map(|&length| length as u64).sum()
+    }
 }
 
 impl FrameCodec {
@@ -89,6 +107,72 @@ impl FrameCodec {
     /// Whether the stream may end here without cutting a message.
     pub fn at_boundary(&self) -> bool {
         matches!(self.state, State::Head)
+    }
+
+    /// The body of the next message, once it is there. The other frames then come from [`FrameCodec::decode_rest`].
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_head(&mut self, src: &mut BytesMut) -> Result<Option<MessageHead>, CommError> {
+        loop {
+            let needed = self.needed();
+            let needed = match &self.state {
+                State::Frames { lengths, .. } => lengths.first().copied().unwrap_or(0),
+                State::Head | State::Table { .. } | State::Rest { .. } => needed,
+            };
+            if src.len() < needed {
+                make_room(src, needed);
+                return Ok(None);
+            }
+            self.state = match std::mem::replace(&mut self.state, State::Head) {
+                State::Head => self.read_head(src)?,
+                State::Table { first_bytes, count } => self.read_table(src, first_bytes, count)?,
+                State::Frames { mut lengths, total_bytes } => {
+                    let body = if lengths.is_empty() { 0 } else { lengths.remove(0) };
+                    self.state = State::Rest { bytes: (total_bytes - body) as u64 };
+                    return Ok(Some(MessageHead { body: src.split_to(body).freeze(), lengths }));
+                }
+                State::Rest { .. } => {
+                    return Err(DecodeError::FrameTable("the last message was not read to its end").into());
+                }
+            };
+        }
+    }
+
+    /// The frames behind a head are to be decoded as one message after all, with no body.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when some of their bytes were handed over already.
+    pub fn keep_rest(&mut self, head: &MessageHead) -> Result<(), DecodeError> {
+        if !matches!(self.state, State::Rest { bytes } if bytes == head.rest_bytes()) {
+            return Err(DecodeError::FrameTable("the rest of the message is not there any more"));
+        }
+        self.state = State::Frames { lengths: head.lengths.clone(), total_bytes: head.lengths.iter().sum() };
+        Ok(())
+    }
+
+    /// What has come of the frames behind a head, at most `bytes_max`; empty when more is to come, none at the end.
+    pub fn decode_rest(&mut self, src: &mut BytesMut, bytes_max: usize) -> Option<Bytes> {
+        let State::Rest { bytes } = &mut self.state else { return None };
+        if *bytes == 0 {
+            self.state = State::Head;
+            return None;
+        }
+        let come = usize::try_from(*bytes).unwrap_or(usize::MAX).min(src.len()).min(bytes_max);
+        *bytes -= come as u64;
+        if come == 0 {
+            src.reserve(bytes_max.min(TRUST_BYTES_MAX));
+        }
+        Some(src.split_to(come).freeze())
+    }
+
+    fn needed(&self) -> usize {
+        match &self.state {
+            State::Head => 2 * WORD,
+            State::Table { count, .. } => count * WORD,
+            State::Frames { total_bytes, .. } => *total_bytes,
+            State::Rest { .. } => 0,
+        }
     }
 
     fn read_head(&self, src: &mut BytesMut) -> Result<State, DecodeError> {
@@ -144,11 +228,7 @@ impl Decoder for FrameCodec {
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Vec<Bytes>>, CommError> {
         loop {
-            let needed = match &self.state {
-                State::Head => 2 * WORD,
-                State::Table { count, .. } => count * WORD,
-                State::Frames { total_bytes, .. } => *total_bytes,
-            };
+            let needed = self.needed();
             if src.len() < needed {
                 make_room(src, needed);
                 return Ok(None);
@@ -156,6 +236,9 @@ impl Decoder for FrameCodec {
             self.state = match std::mem::replace(&mut self.state, State::Head) {
                 State::Head => self.read_head(src)?,
                 State::Table { first_bytes, count } => self.read_table(src, first_bytes, count)?,
+                State::Rest { .. } => {
+                    return Err(DecodeError::FrameTable("the last message was not read to its end").into());
+                }
                 State::Frames { lengths, total_bytes } => return Ok(Some(take_frames(src, &lengths, total_bytes))),
             };
         }
@@ -179,6 +262,17 @@ impl Encoder<Message> for FrameCodec {
         dst.put(&mut chunks);
         Ok(())
     }
+}
+
+/// What comes before the frames of these lengths.
+pub(crate) fn table(lengths: &[usize]) -> BytesMut {
+    let frames_bytes: u64 = lengths.iter().map(|&length| length as u64).sum();
+    let table_bytes = WORD * (1 + lengths.len());
+    let mut table = BytesMut::with_capacity(WORD + table_bytes);
+    table.put_u64_le(table_bytes as u64 + frames_bytes);
+    table.put_u64_le(lengths.len() as u64);
+    lengths.iter().for_each(|&length| table.put_u64_le(length as u64));
+    table
 }
 
 /// A message ready for writing: the table and small frames in one piece, large frames in place.
@@ -266,6 +360,43 @@ mod tests {
         assert_eq!(slices[1..count].iter().map(|s| s.as_ptr()).collect::<Vec<_>>(), [large.as_ptr(); 2]);
         chunks.advance(chunks.remaining());
         assert!(chunks.chunk().is_empty());
+    }
+
+    #[test]
+    fn a_message_is_read_piece_by_piece_once_its_body_is_there() {
+        let frames = [Bytes::from_static(b"body"), Bytes::from(vec![1; 10]), Bytes::new(), Bytes::from(vec![2; 5])];
+        let bytes = [wire(&frames), wire(&frames[..1])].concat();
+        for step in [1, 7, 64, bytes.len()] {
+            let (mut codec, mut src) = (FrameCodec::new(FrameLimits::default()), BytesMut::new());
+            let (mut head, mut rest, mut next) = (None, BytesMut::new(), None);
+            for piece in bytes.chunks(step) {
+                src.extend_from_slice(piece);
+                if head.is_none() {
+                    head = codec.decode_head(&mut src).expect("legal");
+                }
+                while head.is_some()
+                    && let Some(part) = codec.decode_rest(&mut src, 4).filter(|part| !part.is_empty())
+                {
+                    assert!(part.len() <= 4);
+                    rest.extend_from_slice(&part);
+                }
+                if rest.len() == 15 {
+                    next = codec.decode(&mut src).expect("legal").or(next);
+                }
+            }
+            let head = head.expect("complete");
+            assert_eq!((&head.body[..], &head.lengths[..], head.rest_bytes()), (&b"body"[..], &[10, 0, 5][..], 15));
+            assert_eq!(rest, [&[1; 10][..], &[2; 5]].concat());
+            assert_eq!(next.expect("the next message is read whole"), [Bytes::from_static(b"body")]);
+        }
+    }
+
+    #[test]
+    fn a_message_half_read_is_no_place_for_the_next() {
+        let mut src = BytesMut::from(&wire(&[Bytes::from_static(b"body"), Bytes::from_static(b"x")])[..]);
+        let mut codec = FrameCodec::new(FrameLimits::default());
+        assert!(codec.decode_head(&mut src).expect("legal").is_some());
+        assert!(!codec.at_boundary() && codec.decode(&mut src).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::codec::Decoder;
@@ -14,7 +14,7 @@ use super::handshake::{self, Agreement};
 use crate::address::Address;
 use crate::compression::{COMPRESS_BYTES_MIN, Compression};
 use crate::error::{CommError, DecodeError};
-use crate::frame::{Chunks, FrameCodec, FrameLimits};
+use crate::frame::{self, Chunks, FrameCodec, FrameLimits, MessageHead};
 use crate::message::Message;
 
 /// Messages up to this size are compressed where they are sent; larger ones on a thread that may block.
@@ -41,6 +41,8 @@ pub struct CommWriter {
     compression: Option<Compression>,
     /// A message was begun and not finished: nothing may follow it.
     cut: bool,
+    /// Bytes that [`CommWriter::begin`] announced and that are still to be written.
+    unwritten: u64,
     ends: Arc<Ends>,
 }
 
@@ -68,7 +70,7 @@ impl Comm {
                 codec: FrameCodec::new(FrameLimits::default()),
                 ends: Arc::clone(&ends),
             },
-            writer: CommWriter { io: Box::new(writer), compression: None, cut: false, ends },
+            writer: CommWriter { io: Box::new(writer), compression: None, cut: false, unwritten: 0, ends },
         }
     }
 
@@ -108,6 +110,46 @@ impl Comm {
         self.writer.send(message).await
     }
 
+    /// See [`CommReader::recv_head`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_head(&mut self) -> Result<MessageHead, CommError> {
+        self.reader.recv_head().await
+    }
+
+    /// See [`CommReader::recv_whole`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_whole(&mut self, head: MessageHead) -> Result<Message, CommError> {
+        self.reader.recv_whole(head).await
+    }
+
+    /// See [`CommReader::recv_rest`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_rest(&mut self, bytes_max: usize) -> Result<Option<Bytes>, CommError> {
+        self.reader.recv_rest(bytes_max).await
+    }
+
+    /// See [`CommWriter::begin`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn begin(&mut self, lengths: &[usize]) -> Result<(), CommError> {
+        self.writer.begin(lengths).await
+    }
+
+    /// See [`CommWriter::write_part`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_part(&mut self, part: Bytes) -> Result<(), CommError> {
+        self.writer.write_part(part).await
+    }
+
     /// Packs a value and sends it, such as a reply.
     ///
     /// # Errors
@@ -145,17 +187,61 @@ impl CommReader {
             if let Some(frames) = self.codec.decode(&mut self.buffer)? {
                 return Ok(Message::from_frames(frames));
             }
-            let read = tokio::select! {
-                biased;
-                read = self.io.read_buf(&mut self.buffer) => read,
-                () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
-            };
-            match read {
-                Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => return Err(self.ends.closed()),
-                Ok(0) => return Err(DecodeError::FrameTable("the connection ended inside a message").into()),
-                Ok(_) => {}
-                Err(error) => return Err(self.ends.explain(error)),
+            self.read_more().await?;
+        }
+    }
+
+    /// The beginning of the next message, for one too large to be kept. Its frames are to be read with
+    /// [`CommReader::recv_rest`] before anything else. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`CommReader::recv`].
+    pub async fn recv_head(&mut self) -> Result<MessageHead, CommError> {
+        loop {
+            if let Some(head) = self.codec.decode_head(&mut self.buffer)? {
+                return Ok(head);
             }
+            self.read_more().await?;
+        }
+    }
+
+    /// The whole message that this is the head of, when it is to be kept after all.
+    ///
+    /// # Errors
+    /// As [`CommReader::recv`]; [`CommError::Decode`] when some of its frames were taken already.
+    pub async fn recv_whole(&mut self, head: MessageHead) -> Result<Message, CommError> {
+        self.codec.keep_rest(&head)?;
+        let rest = self.recv().await?;
+        let rest = if head.lengths.is_empty() { &[] } else { rest.frames() };
+        Ok(Message::from_frames(std::iter::once(head.body).chain(rest.iter().cloned()).collect()))
+    }
+
+    /// The next part, of at most `bytes_max`, of the frames behind a head, one after the other without gaps; none at their
+    /// end. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`CommReader::recv`].
+    pub async fn recv_rest(&mut self, bytes_max: usize) -> Result<Option<Bytes>, CommError> {
+        loop {
+            match self.codec.decode_rest(&mut self.buffer, bytes_max) {
+                None => return Ok(None),
+                Some(part) if part.is_empty() => self.read_more().await?,
+                Some(part) => return Ok(Some(part)),
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), CommError> {
+        let read = tokio::select! {
+            biased;
+            read = self.io.read_buf(&mut self.buffer) => read,
+            () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
+        };
+        match read {
+            Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => Err(self.ends.closed()),
+            Ok(0) => Err(DecodeError::FrameTable("the connection ended inside a message").into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.ends.explain(error)),
         }
     }
 
@@ -194,11 +280,42 @@ impl CommWriter {
         self.send(&Message::encode(batch)?).await
     }
 
+    /// Begins a message with frames of these lengths, body first, for one too large to be kept. Its bytes are then to be
+    /// written with [`CommWriter::write_part`]; until they are, every other call fails. Nothing is compressed.
+    ///
+    /// # Errors
+    /// As [`CommWriter::send`].
+    pub async fn begin(&mut self, lengths: &[usize]) -> Result<(), CommError> {
+        if self.cut || self.ends.aborted.is_cancelled() {
+            return Err(self.ends.closed());
+        }
+        self.unwritten = lengths.iter().map(|&length| length as u64).sum();
+        self.write_all(frame::table(lengths)).await?;
+        self.cut = self.unwritten > 0;
+        Ok(())
+    }
+
+    /// Writes the next bytes of the message that was begun.
+    ///
+    /// # Errors
+    /// As [`CommWriter::send`]; [`CommError::Closed`] for more bytes than the message has.
+    pub async fn write_part(&mut self, part: Bytes) -> Result<(), CommError> {
+        let left = self.unwritten.checked_sub(part.len() as u64).ok_or_else(|| self.ends.closed())?;
+        self.unwritten = 0;
+        self.write_all(part).await?;
+        self.unwritten = left;
+        self.cut = left > 0;
+        Ok(())
+    }
+
     async fn write(&mut self, message: &Message) -> Result<(), CommError> {
-        let mut chunks = Chunks::new(message.frames());
+        self.write_all(Chunks::new(message.frames())).await
+    }
+
+    async fn write_all(&mut self, mut bytes: impl Buf) -> Result<(), CommError> {
         self.cut = true;
         let written = async {
-            self.io.write_all_buf(&mut chunks).await?;
+            self.io.write_all_buf(&mut bytes).await?;
             self.io.flush().await
         };
         let written = tokio::select! {

@@ -25,6 +25,11 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
     let tasks = STATES.iter().zip(snapshot.tasks).map(|(state, count)| (label("state", state.name()), count));
     out.family("tasks", "gauge", "Number of tasks known by the scheduler", tasks);
     out.one("task_groups", "gauge", "Number of task groups known by the scheduler", snapshot.task_groups);
+    out.one("task_prefixes", "gauge", "Number of task prefixes remembered", snapshot.task_prefixes);
+    let (topics, events, bytes) = snapshot.events;
+    out.one("event_topics", "gauge", "Number of topics of the event log", topics);
+    out.one("events", "gauge", "Number of events kept", events);
+    out.one("events_bytes", "gauge", "Bytes of the events kept", bytes);
     out.0
 }
 

@@ -31,6 +31,9 @@ pub(super) struct Snapshot {
     pub(super) desired_workers: usize,
     pub(super) totals: crate::server::Totals,
     pub(super) task_groups: usize,
+    pub(super) task_prefixes: usize,
+    /// Topics, events, and bytes of the event log.
+    pub(super) events: (usize, usize, usize),
     /// Workers that died, newest first, and what is known of that.
     pub(super) deaths: Vec<(String, String)>,
 }
@@ -98,6 +101,8 @@ impl Snapshot {
             desired_workers: core.state.adaptive_target(DESIRED_TARGET_SECONDS),
             totals: core.totals,
             task_groups: core.state.groups().count(),
+            task_prefixes: core.state.prefixes().count(),
+            events: core.events.size(),
             deaths: core
                 .state
                 .post_mortems()

@@ -452,7 +452,7 @@ impl Core {
         {
             self.handle(Event::PostMortem { worker: worker.into(), report: msg.clone() });
         }
-        let listeners = self.events.append(topic, now, msg.clone());
+        let listeners = self.events.append(topic, now, &msg);
         if self.has_hook("log_event") {
             self.hook("log_event", [("topic", topic.into()), ("msg", msg.clone())]);
         }

@@ -2,8 +2,9 @@
 
 use dask_protocol::message::{ErrorInfo, ErrorReply, Message};
 use dask_protocol::pickle::{PickledException, builtin_exception, timeout_error};
-use dask_protocol::{CommError, DecodeError, Value};
+use dask_protocol::{Address, CommError, DecodeError, Value};
 use serde::Serialize;
+use tracing::warn;
 
 use crate::graph::helper::HelperError;
 
@@ -58,6 +59,14 @@ impl Failure {
     /// `NotImplementedError` for what this scheduler cannot do.
     pub(crate) fn unsupported(message: impl AsRef<str>) -> Failure {
         Failure::builtin("NotImplementedError", message.as_ref())
+    }
+
+    /// The reply that carries it to this peer, which asked for `op`; exceptions of ours are logged.
+    pub(crate) fn tell(self, op: &str, peer: &Address) -> Message {
+        if let Failure::Raised(exception) = &self {
+            warn!(target: "distributed.core", "Exception while handling op {op} from {peer}: {}", exception.text);
+        }
+        self.into_message()
     }
 
     /// The reply that carries it.

@@ -26,9 +26,8 @@ impl Core {
         if self.state.task(&record.key).is_none_or(|task| task.processing_on != Some(worker)) {
             return None;
         }
-        let told = (record.key.clone(), record.fields.clone());
-        self.task_stream.add(record);
-        Some(told)
+        self.task_stream.add(&record);
+        Some((record.key, record.fields))
     }
 
     pub(super) fn tell_followers(&mut self, record: Option<(Key, Value)>) {

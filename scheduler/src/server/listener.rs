@@ -8,7 +8,7 @@ use dask_protocol::{Address, CommError};
 use tokio::sync::Semaphore;
 use tracing::{debug, error, warn};
 
-use super::failure::{Failure, reply};
+use super::failure::reply;
 use super::shared::Server;
 use super::{client_stream, rpc, worker_stream};
 
@@ -100,8 +100,14 @@ async fn serve_requests(server: Arc<Server>, mut comm: Comm) {
         }
         let close = request.close || request.op() == "close";
         let wanted = request.reply;
-        let Some(answer) = answer(&server, &mut comm, request, &mut early).await else { return };
-        if wanted && let Err(error) = comm.send(&answer).await {
+        let sent = if request.op() == "gather" && wanted && !server.blocks("gather") {
+            // Its reply may be too large to be made before it is sent.
+            rpc::gather::serve(&server, &mut comm, &request).await
+        } else {
+            let Some(answer) = answer(&server, &mut comm, request, &mut early).await else { return };
+            if wanted { comm.send(&answer).await } else { Ok(()) }
+        };
+        if let Err(error) = sent {
             return explain_end(comm.peer(), &error);
         }
         if close {
@@ -139,10 +145,5 @@ async fn answer(
     } else {
         answering.await
     };
-    Some(answered.unwrap_or_else(|failure| {
-        if let Failure::Raised(exception) = &failure {
-            warn!(target: "distributed.core", "Exception while handling op {op} from {}: {}", comm.peer(), exception.text);
-        }
-        failure.into_message()
-    }))
+    Some(answered.unwrap_or_else(|failure| failure.tell(&op, comm.peer())))
 }

@@ -15,6 +15,7 @@ mod graphs;
 pub(crate) mod identity;
 mod listener;
 mod options;
+mod packed;
 pub(crate) mod peers;
 mod periodic;
 mod recording;
@@ -32,7 +33,8 @@ mod worker_stream;
 pub(crate) use self::core::{Core, Totals};
 pub(crate) use failure::SchedulerClosed;
 pub use options::{
-    DASHBOARD_PORT, LogLine, LogSource, MemoryPolicyMaker, SCHEDULER_PORT, SchedulerOptions, WORKER_TTL,
+    DASHBOARD_PORT, GATHER_WINDOW_BYTES, LogLine, LogSource, MemoryPolicyMaker, SCHEDULER_PORT, SchedulerOptions,
+    WORKER_TTL,
 };
 pub use scheduler::{Scheduler, StartError};
 pub(crate) use shared::Server;

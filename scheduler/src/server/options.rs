@@ -16,6 +16,8 @@ pub const WORKER_TTL: Duration = Duration::from_secs(300);
 pub const SCHEDULER_PORT: u16 = 8786;
 /// The port of dask's dashboard.
 pub const DASHBOARD_PORT: u16 = 8787;
+/// Bytes of results held whole while they are gathered: a fetch that breaks can then be tried elsewhere.
+pub const GATHER_WINDOW_BYTES: usize = 128 << 20;
 
 /// Everything [`super::Scheduler::start`] needs. `Default` is a scheduler as `dask scheduler` starts it.
 #[derive(Clone)]
@@ -48,6 +50,8 @@ pub struct SchedulerOptions {
     pub event_log: Option<PathBuf>,
     /// RPC ops refused with an error (`scheduler.blocked-handlers`).
     pub blocked_handlers: Vec<String>,
+    /// Bytes of results that are held whole at once while they are gathered through the scheduler; more goes through in pieces.
+    pub gather_window_bytes: usize,
     /// Recent log lines for `get_logs`, newest first; none answers with no lines.
     pub logs: Option<LogSource>,
 }
@@ -79,6 +83,7 @@ impl Default for SchedulerOptions {
             scheduler_file: None,
             event_log: None,
             blocked_handlers: Vec::new(),
+            gather_window_bytes: GATHER_WINDOW_BYTES,
             logs: None,
         }
     }

@@ -21,6 +21,7 @@ use super::graphs::Graphs;
 use super::listener::{self, CONNECTIONS_MAX};
 use super::options::SchedulerOptions;
 use super::recording::Recording;
+use super::rpc::gather::Window;
 use super::rpc::metadata::Metadata;
 use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
@@ -117,6 +118,7 @@ impl Scheduler {
             plugins: Plugins::new(),
             nannies: StartingNannies::default(),
             metadata: Metadata::default(),
+            window: Window::new(options.gather_window_bytes),
             extensions: Extensions::default(),
             sidecar: Sidecar::default(),
             dashboard_port: OnceLock::new(),

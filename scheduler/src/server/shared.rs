@@ -13,6 +13,7 @@ use super::driver::Driver;
 use super::extensions::Extensions;
 use super::graphs::Graphs;
 use super::options::SchedulerOptions;
+use super::rpc::gather::Window;
 use super::rpc::metadata::Metadata;
 use super::rpc::nanny::StartingNannies;
 use super::rpc::plugins::Plugins;
@@ -35,6 +36,8 @@ pub(crate) struct Server {
     pub(crate) plugins: Plugins,
     pub(crate) nannies: StartingNannies,
     pub(crate) metadata: Metadata,
+    /// Room for results on their way to clients.
+    pub(crate) window: Window,
     pub(crate) extensions: Extensions,
     /// Python for what clients run on the scheduler.
     pub(crate) sidecar: Sidecar,

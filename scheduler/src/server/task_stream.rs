@@ -5,18 +5,27 @@ use std::collections::VecDeque;
 use dask_protocol::message::{StartStop, TaskErred, TaskFinished, WorkerToScheduler};
 use dask_protocol::{Address, Key, Value};
 
+use super::packed::Packed;
 use crate::state::Seconds;
 
 /// Records kept (`scheduler.dashboard.tasks.task-stream-length`).
 const RECORDS_MAX: usize = 100_000;
+/// Bytes of them: 1 KiB for each, where one has some 500 unless its task raised.
+const RECORDS_BYTES_MAX: usize = RECORDS_MAX << 10;
 
 /// A ring of records. It is empty until somebody asks for the first time.
 #[derive(Default)]
 pub(crate) struct TaskStream {
     enabled: bool,
-    records: VecDeque<Record>,
+    records: VecDeque<Kept>,
+    bytes: usize,
     /// Records made so far.
     index: u64,
+}
+
+struct Kept {
+    stop: Seconds,
+    fields: Packed,
 }
 
 /// One task that finished or erred.
@@ -67,15 +76,17 @@ impl TaskStream {
     }
 
     /// Keeps a record, if somebody has asked for any.
-    pub(crate) fn add(&mut self, record: Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         if !self.enabled {
             return;
         }
-        if self.records.len() >= RECORDS_MAX {
-            self.records.pop_front();
-        }
-        self.records.push_back(record);
+        let kept = Kept { stop: record.stop, fields: Packed::new(&record.fields) };
+        self.bytes += kept.fields.len();
+        self.records.push_back(kept);
         self.index += 1;
+        while self.records.len() > RECORDS_MAX || self.bytes > RECORDS_BYTES_MAX {
+            self.bytes -= self.records.pop_front().map_or(0, |oldest| oldest.fields.len());
+        }
     }
 
     /// The records asked for, oldest first.
@@ -83,7 +94,7 @@ impl TaskStream {
         let (len, gone) = (self.records.len(), self.index() - self.records.len() as u64);
         if let Some(index) = wanted.start_index {
             let from = usize::try_from(index.saturating_sub(gone)).unwrap_or(len).min(len);
-            return self.records.range(from..).map(|record| record.fields.clone()).collect();
+            return self.records.range(from..).map(|record| record.fields.unpack()).collect();
         }
         let at = |moment: Seconds| self.records.partition_point(|record| record.stop < moment);
         let (start, stop) = (wanted.start.map(at), wanted.stop.map(at));
@@ -94,7 +105,7 @@ impl TaskStream {
             (start, stop, _) => (start.unwrap_or(0), stop.unwrap_or(len)),
         };
         let stop = stop.min(len);
-        self.records.range(start.min(stop)..stop).map(|record| record.fields.clone()).collect()
+        self.records.range(start.min(stop)..stop).map(|record| record.fields.unpack()).collect()
     }
 }
 
@@ -164,9 +175,9 @@ mod tests {
     #[test]
     fn nothing_is_wanted_before_the_first_question() {
         let mut stream = TaskStream::default();
-        stream.add(record(0));
+        stream.add(&record(0));
         assert_eq!(stream.index(), 0);
-        stream.add(record(0));
+        stream.add(&record(0));
         assert_eq!(stream.index(), 1);
     }
 
@@ -174,7 +185,7 @@ mod tests {
     fn records_are_found_by_index_time_and_count() {
         let mut stream = TaskStream::default();
         stream.index();
-        (0..10).for_each(|i| stream.add(record(i)));
+        (0..10).for_each(|i| stream.add(&record(i)));
         let keys = |stream: &mut TaskStream, wanted: Wanted| -> Vec<i64> {
             stream.collect(&wanted).iter().filter_map(|record| record.get("key")?.as_i64()).collect()
         };

@@ -203,7 +203,7 @@ impl State {
             }
         }
         assert!(groups.is_empty(), "every task belongs to a known group");
-        for (index, prefix) in self.groups.prefixes.iter().enumerate() {
+        for (index, prefix) in &self.groups.prefixes {
             let expected = prefixes.swap_remove(&PrefixId::from_index(index)).unwrap_or_default();
             assert_eq!(prefix.states, expected, "tasks of prefix {} are counted per state", prefix.name);
         }
@@ -217,7 +217,7 @@ impl State {
             }
         }
         let mut total: u128 = 0;
-        for (index, prefix) in self.groups.prefixes.iter().enumerate() {
+        for (index, prefix) in &self.groups.prefixes {
             let count = processing.get(&PrefixId::from_index(index)).copied().unwrap_or(0);
             assert_eq!(prefix.processing, count, "processing tasks of prefix {} are counted", prefix.name);
             let estimate = nanoseconds(prefix.estimate(self.config.unknown_task_duration));

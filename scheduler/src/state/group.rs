@@ -5,7 +5,7 @@ use slab::Slab;
 
 use super::config::Config;
 use super::event::Seconds;
-use super::ids::{FastMap, GroupId, IdSet, PrefixId, WorkerId};
+use super::ids::{FastMap, FastSet, GroupId, IdSet, PrefixId, WorkerId};
 use super::spans::Spans;
 use super::task::TaskState;
 
@@ -13,6 +13,9 @@ use super::task::TaskState;
 const DURATION_MAX: Seconds = 1e9;
 /// Most different actions (`compute`, `transfer`, ...) whose time a prefix adds up; dask has six.
 const ACTIONS_MAX: usize = 16;
+/// Prefixes that are remembered without tasks, about 300 bytes each: programs have tens, but keys of a user's own may each be
+/// one. Dask remembers all.
+const PREFIXES_IDLE_MAX: usize = 100_000;
 /// Prefixes whose default duration is at most this many seconds are never stolen.
 const FAST_TASK: Seconds = 0.001;
 
@@ -147,8 +150,10 @@ pub(super) fn nanoseconds(duration: Seconds) -> u64 {
 pub(super) struct Groups {
     pub(super) groups: Slab<Group>,
     group_ids: FastMap<Key, GroupId>,
-    pub(super) prefixes: Vec<Prefix>,
+    pub(super) prefixes: Slab<Prefix>,
     prefix_ids: FastMap<String, PrefixId>,
+    /// Prefixes with tasks when those without were last forgotten.
+    prefixes_in_use: usize,
     pub(super) spans: Spans,
     /// The group key last looked up: the tasks of one layer come one after another.
     last: Option<(Key, GroupId)>,
@@ -224,10 +229,20 @@ impl Groups {
             all_durations: Vec::new(),
         };
         prefix.estimate_ns = nanoseconds(prefix.estimate(config.unknown_task_duration));
-        let id = PrefixId::from_index(self.prefixes.len());
-        self.prefixes.push(prefix);
+        if self.prefixes.len() >= self.prefixes_in_use + PREFIXES_IDLE_MAX {
+            self.forget_idle_prefixes();
+        }
+        let id = PrefixId::from_index(self.prefixes.insert(prefix));
         self.prefix_ids.insert(name, id);
         id
+    }
+
+    /// Forgets the prefixes, and their durations, of which there is no group.
+    fn forget_idle_prefixes(&mut self) {
+        let used: FastSet<PrefixId> = self.groups.iter().map(|(_, group)| group.prefix).collect();
+        self.prefixes.retain(|index, _| used.contains(&PrefixId::from_index(index)));
+        self.prefix_ids.retain(|_, id| used.contains(id));
+        self.prefixes_in_use = used.len();
     }
 
     /// Members of `group` read results of `dependency`.
@@ -266,7 +281,31 @@ impl Groups {
         if self.groups.is_empty() {
             self.prefixes.clear();
             self.prefix_ids.clear();
+            self.prefixes_in_use = 0;
             self.last = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_prefixes_without_tasks_the_last_are_remembered() {
+        let (mut groups, config) = (Groups::default(), Config::default());
+        let (busy, _) = groups.of_key(&Key::from("busy"), &config);
+        groups.group_mut(busy).states.add(TaskState::Waiting);
+        for i in 0..PREFIXES_IDLE_MAX + 10 {
+            let (group, prefix) = groups.of_key(&Key::from(format!("key_{i}_")), &config);
+            groups.prefix_mut(prefix).add_compute_time(1.0);
+            groups.remove_if_forgotten(group);
+        }
+        assert!(groups.prefixes.len() < 100, "{}", groups.prefixes.len());
+        assert_eq!(groups.prefixes.len(), groups.prefix_ids.len());
+        let (again, prefix) = groups.of_key(&Key::from("busy"), &config);
+        assert_eq!((again, groups.group(busy).prefix), (busy, prefix));
+        let (_, fresh) = groups.of_key(&Key::from("key_0_"), &config);
+        assert!(groups.prefix(fresh).duration_average < 0.0, "it was forgotten");
     }
 }

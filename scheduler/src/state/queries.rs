@@ -189,7 +189,7 @@ impl State {
     /// Tasks per state.
     pub fn state_counts(&self) -> StateCounts {
         let mut counts = StateCounts::default();
-        for prefix in &self.groups.prefixes {
+        for (_, prefix) in &self.groups.prefixes {
             for (total, count) in counts.0.iter_mut().zip(prefix.states.0) {
                 *total += count;
             }
@@ -372,7 +372,7 @@ impl State {
 
     /// All prefixes.
     pub fn prefixes(&self) -> impl Iterator<Item = PrefixView<'_>> {
-        self.groups.prefixes.iter().map(|prefix| PrefixView {
+        self.groups.prefixes.iter().map(|(_, prefix)| PrefixView {
             name: &prefix.name,
             states: &prefix.states,
             duration_average: (prefix.duration_average >= 0.0).then_some(prefix.duration_average),

@@ -47,7 +47,7 @@ pub(super) fn only_waits(op: &str) -> bool {
     )
 }
 
-/// Answers a request that does not take its connection over.
+/// Answers a request that does not take its connection over. `gather`, which writes its reply itself, is answered before.
 pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
     let op = request.op();
     if server.blocks(op) {
@@ -82,7 +82,6 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "heartbeat_worker" => heartbeat::heartbeat(server, &request).await,
         "unregister" => workers::unregister(server, &request).await,
         "add_keys" => tasks::add_keys(server, &request).await,
-        "gather" => gather::gather(server, &request).await,
         "scatter" => scatter::scatter(server, &request).await,
         "update_data" => scatter::update_data(server, &request).await,
         "replicate" => replicate::replicate(server, &request).await,

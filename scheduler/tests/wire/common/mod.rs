@@ -16,11 +16,13 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A scheduler on a free port, without HTTP.
 pub async fn scheduler() -> Scheduler {
-    let options = SchedulerOptions {
-        listen: vec![Address::from("tcp://127.0.0.1:0")],
-        dashboard_address: None,
-        ..SchedulerOptions::default()
-    };
+    scheduler_with(SchedulerOptions::default()).await
+}
+
+/// The same with other options.
+pub async fn scheduler_with(options: SchedulerOptions) -> Scheduler {
+    let listen = vec![Address::from("tcp://127.0.0.1:0")];
+    let options = SchedulerOptions { listen, dashboard_address: None, ..options };
     Scheduler::start(options).await.expect("the scheduler starts")
 }
 

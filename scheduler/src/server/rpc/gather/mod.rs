@@ -1,10 +1,18 @@
 //! `gather`: fetch results from workers on behalf of a client, frames untouched.
+//!
+//! Results are held until all are here, so that what is lost with a worker can be fetched from another. That is bounded, for
+//! all gathers together, by a window ([`window`]); what it has no room for stays with the workers until the reply is being
+//! sent, and goes through in small pieces ([`relay`]).
+
+mod fetch;
+mod relay;
+mod window;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
 
-use dask_protocol::comm::ConnectionPool;
-use dask_protocol::message::{Keys, Message, Pairs, Request};
+use dask_protocol::comm::Comm;
+use dask_protocol::message::{Keys, Pairs, Request};
 use dask_protocol::{Address, CommError, Key, Value};
 use futures::future::join_all;
 use indexmap::{IndexMap, IndexSet};
@@ -12,11 +20,11 @@ use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use super::super::failure::{Failure, Reply, reply};
+use self::fetch::{Answer, Failed, get_data};
+use self::relay::Relay;
+pub(crate) use self::window::Window;
+use super::super::failure::{Failure, reply};
 use super::super::shared::Server;
-
-/// How long a worker that has too many transfers is left alone.
-const BUSY_PAUSE: Duration = Duration::from_millis(150);
 
 #[derive(Deserialize)]
 struct Args {
@@ -25,11 +33,33 @@ struct Args {
     serializers: Value,
 }
 
-/// `gather`.
-pub(crate) async fn gather(server: &Server, request: &Request) -> Reply {
+/// `gather`: fetches, and sends the reply.
+///
+/// # Errors
+/// When the client is gone, or a worker was lost after the reply had begun.
+pub(crate) async fn serve(server: &Arc<Server>, comm: &mut Comm, request: &Request) -> Result<(), CommError> {
+    match gather(server, request).await {
+        Ok(Found::Values(answers)) => send(server, comm, answers).await,
+        Ok(Found::Missing(keys)) => comm.send_value(&Missing { status: "error", keys }).await,
+        Err(failure) => {
+            let told = failure.tell(request.op(), comm.peer());
+            comm.send(&told).await
+        }
+    }
+}
+
+/// What became of a request.
+enum Found {
+    /// Everything asked for is here or about to come.
+    Values(Vec<Answer>),
+    /// These are nowhere.
+    Missing(Vec<Key>),
+}
+
+async fn gather(server: &Arc<Server>, request: &Request) -> Result<Found, Failure> {
     let Args { keys, serializers } = request.args()?;
     let keys: IndexSet<Key> = keys.into_iter().collect();
-    let mut data: Vec<(Key, Value)> = Vec::with_capacity(keys.len());
+    let mut answers = Vec::new();
     let mut wanted = keys.clone();
     let mut tried: HashSet<(Address, Key)> = HashSet::new();
     let mut failed: Vec<Key> = Vec::new();
@@ -39,12 +69,11 @@ pub(crate) async fn gather(server: &Server, request: &Request) -> Reply {
         let fetches = plan.into_iter().map(|(worker, keys)| fetch(server, worker, keys, &serializers));
         for (worker, keys, fetched) in join_all(fetches).await {
             match fetched {
-                Ok(values) => {
-                    for (key, value) in values {
-                        if wanted.swap_remove(&key) {
-                            data.push((key, value));
-                        }
+                Ok(answer) => {
+                    for key in answer.keys() {
+                        wanted.swap_remove(&key);
                     }
+                    answers.push(answer);
                 }
                 Err(Failed::Raised(reply)) => return Err(Failure::Relayed(reply)),
                 Err(Failed::Lost(error)) => {
@@ -62,10 +91,10 @@ pub(crate) async fn gather(server: &Server, request: &Request) -> Reply {
     });
     log.await?;
     if failed.is_empty() {
-        reply(&Gathered { status: "OK", data: Pairs(data) })
+        Ok(Found::Values(answers))
     } else {
         error!(target: "distributed.scheduler", "Couldn't gather keys: {}", states(server, &failed).await?);
-        reply(&Missing { status: "error", keys: failed })
+        Ok(Found::Missing(failed))
     }
 }
 
@@ -79,6 +108,24 @@ struct Gathered {
 struct Missing {
     status: &'static str,
     keys: Vec<Key>,
+}
+
+async fn send(server: &Arc<Server>, comm: &mut Comm, answers: Vec<Answer>) -> Result<(), CommError> {
+    let (mut here, mut coming, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Answer::Here(values, permit) => {
+                here.extend(values);
+                held.push(permit);
+            }
+            Answer::Coming(one) => coming.push(one),
+        }
+    }
+    if coming.is_empty() {
+        let packed = reply(&Gathered { status: "OK", data: Pairs(here) });
+        return comm.send(&packed.unwrap_or_else(Failure::into_message)).await;
+    }
+    Relay::new(here, coming, held)?.send(server, comm).await
 }
 
 /// One random holder for each wanted key; keys without any that is left to try are failed.
@@ -114,70 +161,11 @@ async fn plan(
     Ok(plan)
 }
 
-/// Why nothing came from a worker.
-enum Failed {
-    /// It raised an exception, here as its reply.
-    Raised(Message),
-    /// It could not be reached.
-    Lost(CommError),
-}
-
-impl From<CommError> for Failed {
-    fn from(error: CommError) -> Failed {
-        Failed::Lost(error)
-    }
-}
-
-type Fetched = (Address, Vec<Key>, Result<Vec<(Key, Value)>, Failed>);
+type Fetched = (Address, Vec<Key>, Result<Answer, Failed>);
 
 async fn fetch(server: &Server, worker: Address, keys: Vec<Key>, serializers: &Value) -> Fetched {
-    let fetched = server.while_there(&worker, get_data(&server.pool, &worker, &keys, serializers)).await;
+    let fetched = server.while_there(&worker, get_data(server, &worker, &keys, serializers)).await;
     (worker, keys, fetched)
-}
-
-#[derive(Serialize)]
-struct GetData<'a> {
-    op: &'static str,
-    keys: &'a [Key],
-    who: Option<&'a str>,
-    reply: bool,
-    #[serde(skip_serializing_if = "Value::is_nil")]
-    serializers: &'a Value,
-}
-
-#[derive(Deserialize)]
-struct GotData {
-    status: String,
-    #[serde(default)]
-    data: Pairs<Key, Value>,
-}
-
-/// The values that this worker has, waiting while it is busy with other transfers.
-async fn get_data(
-    pool: &ConnectionPool,
-    worker: &Address,
-    keys: &[Key],
-    serializers: &Value,
-) -> Result<Vec<(Key, Value)>, Failed> {
-    let request = Message::encode(&GetData { op: "get_data", keys, who: None, reply: true, serializers })?;
-    loop {
-        let mut lease = pool.lease(worker).await?;
-        lease.send(&request).await?;
-        let message = lease.recv().await?;
-        let reply: GotData = message.decode().map_err(CommError::from)?;
-        match reply.status.as_str() {
-            "OK" => {
-                lease.send_value("OK").await?;
-                lease.release();
-                return Ok(reply.data.0);
-            }
-            "busy" => {
-                lease.release();
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-            _ => return Err(Failed::Raised(message)),
-        }
-    }
 }
 
 async fn states(server: &Server, keys: &[Key]) -> Result<String, Failure> {
