@@ -82,6 +82,15 @@ impl Key {
         Key(Repr::Tuple(parts.into_iter().collect()))
     }
 
+    /// A hash that is the same in every process and release.
+    pub fn stable_hash(&self) -> u64 {
+        /// FNV-1a, 64 bits.
+        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+        let packed = rmp_serde::to_vec(self).expect("every key can be packed");
+        packed.iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    }
+
     /// dask's `key_split`: the name that tasks of one kind share, used for duration averages and display.
     ///
     /// ```

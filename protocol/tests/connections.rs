@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use dask_protocol::comm::{BatchedSender, Comm, CommConfig, Listener, TlsConfig};
+use dask_protocol::comm::{BatchedSender, Comm, CommConfig, Listener, ResumeError, TlsConfig};
 use dask_protocol::compression::Compression;
 use dask_protocol::message::Message;
 use dask_protocol::{Address, CommError, Payload, Value};
@@ -335,4 +335,57 @@ s.sendall(struct.pack(f"<QQ{count}Q", first, count, *lengths) + b"".join(frames)
     assert_eq!(comm.recv().await.expect("received").decode::<Value>().expect("decodes"), body);
     assert!(matches!(comm.recv().await, Err(CommError::Closed { .. })));
     assert!(child.wait().await.expect("waits").success());
+}
+
+/// A stream over connections that are cut while messages are on their way, and often before any arrives.
+#[tokio::test]
+async fn a_resumable_stream_loses_nothing_in_cuts() {
+    let count = 3_000_i64;
+    let (client, server) = pair(&CommConfig::default()).await;
+    let (_reader, writer) = client.split();
+    let sender = BatchedSender::<Value>::spawn_resumable(writer);
+    let (mut server, mut taken, mut got) = (server, 0, Vec::new());
+    for start in (0..count).step_by(100) {
+        for i in start..start + 100 {
+            assert!(sender.send(Value::Int(i)));
+            if i % 3 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        // Some of what was sent arrives, some does not.
+        while i64::try_from(got.len()).expect("small") < start + start / 100 % 90 {
+            let message = server.recv().await.expect("more was sent");
+            got.extend(message.decode::<Vec<i64>>().expect("numbers"));
+            taken += 1;
+        }
+        let (client, replacement) = pair(&CommConfig::default()).await;
+        drop(std::mem::replace(&mut server, replacement));
+        if start % 300 == 0 {
+            sender.confirm(taken);
+        }
+        sender.resume(client.split().1, taken).expect("nothing was forgotten");
+    }
+    sender.close();
+    while let Ok(message) = server.recv().await {
+        got.extend(message.decode::<Vec<i64>>().expect("numbers"));
+    }
+    assert_eq!(got, (0..count).collect::<Vec<_>>());
+    sender.closed().await;
+    let (client, _server) = pair(&CommConfig::default()).await;
+    assert_eq!(sender.resume(client.split().1, taken), Err(ResumeError::Ended));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_ends_when_it_is_closed() {
+    let (client, server) = pair(&CommConfig::default()).await;
+    let (mut reader, writer) = client.split();
+    let sender = BatchedSender::<Value>::spawn_resumable(writer);
+    drop(server);
+    assert!(matches!(reader.recv().await, Err(CommError::Closed { .. })));
+    assert_eq!(sender.detach(0), Ok(()));
+    assert!(sender.send(Value::Nil), "it waits for another connection");
+    assert_eq!(sender.detach(7).map_err(|error| matches!(error, ResumeError::Gap(_))), Err(true));
+    sender.close();
+    sender.closed().await;
+    assert_eq!(sender.detach(0), Err(ResumeError::Ended));
 }

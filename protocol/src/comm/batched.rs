@@ -1,5 +1,8 @@
 //! The sending side of a stream. A task packs everything that waits into one message, writes it, and looks again: an
 //! idle stream sends at once, a busy one batches by itself, and no timer is needed.
+//!
+//! A resumable stream outlives its connection: what the peer has not confirmed is kept in a [`SentLog`] and written again
+//! when [`BatchedSender::resume`] brings another connection.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::CommWriter;
+use super::sent_log::{Gap, SentLimits, SentLog};
 use crate::address::Address;
 use crate::error::CommError;
 use crate::message::Message;
@@ -34,7 +38,6 @@ struct Shared<T> {
     handles: AtomicUsize,
     /// The task has ended.
     ended: CancellationToken,
-    abort: CancellationToken,
     peer: Address,
 }
 
@@ -44,6 +47,23 @@ struct Queue<T> {
     /// Messages taken by the task and not written yet.
     in_flight: usize,
     state: QueueState,
+    /// Makes both halves of the present connection fail.
+    abort: CancellationToken,
+    /// What was sent and is not confirmed, where the stream may go on over another connection.
+    log: Option<SentLog<Message>>,
+    /// That other connection, and how many messages its peer has.
+    next: Option<(CommWriter, u64)>,
+}
+
+/// Why a stream cannot go on over another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// It is closed, or was never meant to.
+    #[error("the stream has ended")]
+    Ended,
+    /// What the peer lacks is not kept any more.
+    #[error(transparent)]
+    Gap(#[from] Gap),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +78,28 @@ enum QueueState {
 impl<T: Serialize + Send + 'static> BatchedSender<T> {
     /// Starts the task. Must be called within a tokio runtime.
     pub fn spawn(writer: CommWriter) -> BatchedSender<T> {
+        BatchedSender::start(writer, None)
+    }
+
+    /// As [`BatchedSender::spawn`], for a stream that waits for another connection when this one breaks. It ends when it
+    /// is closed or aborted; it is for its owner to do that when no other connection comes.
+    pub fn spawn_resumable(writer: CommWriter) -> BatchedSender<T> {
+        BatchedSender::start(writer, Some(SentLog::new(SentLimits::DEFAULT)))
+    }
+
+    fn start(writer: CommWriter, log: Option<SentLog<Message>>) -> BatchedSender<T> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { messages: Vec::new(), in_flight: 0, state: QueueState::Open }),
+            queue: Mutex::new(Queue {
+                messages: Vec::new(),
+                in_flight: 0,
+                state: QueueState::Open,
+                abort: writer.abort_handle(),
+                log,
+                next: None,
+            }),
             wake: Notify::new(),
             handles: AtomicUsize::new(1),
             ended: CancellationToken::new(),
-            abort: writer.abort_handle(),
             peer: writer.peer().clone(),
         });
         tokio::spawn(run(Arc::clone(&shared), writer));
@@ -88,7 +124,7 @@ impl<T> BatchedSender<T> {
     /// Messages queued or being written.
     pub fn len(&self) -> usize {
         let queue = self.shared.lock();
-        queue.messages.len() + queue.in_flight
+        queue.messages.len() + queue.in_flight + queue.log.as_ref().map_or(0, SentLog::unwritten)
     }
 
     /// Whether everything was handed to the operating system.
@@ -114,6 +150,59 @@ impl<T> BatchedSender<T> {
     /// Completes when the task has ended, for whatever reason.
     pub async fn closed(&self) {
         self.shared.ended.cancelled().await;
+    }
+}
+
+/// Of resumable streams.
+impl<T> BatchedSender<T> {
+    /// Forgets messages that the peer has taken in; it counts them from the stream's beginning.
+    pub fn confirm(&self, received: u64) {
+        if let Some(log) = &mut self.shared.lock().log {
+            log.confirm(received);
+        }
+    }
+
+    /// How many messages carry everything queued so far; `None` while some of it is in no message yet.
+    pub fn position(&self) -> Option<u64> {
+        let queue = self.shared.lock();
+        let packed = queue.messages.is_empty() && queue.in_flight == 0;
+        queue.log.as_ref().filter(|_| packed).map(SentLog::next_number)
+    }
+
+    /// Gives the present connection up, both halves of it, and waits for another. Whether the stream can go on with a peer
+    /// that has `received` messages.
+    ///
+    /// # Errors
+    /// [`ResumeError`] when it cannot.
+    pub fn detach(&self, received: u64) -> Result<(), ResumeError> {
+        let queue = self.shared.lock();
+        queue.abort.cancel();
+        queue.resumable(received)
+    }
+
+    /// Goes on over this connection, to a peer that has `received` messages; how many it will be sent again.
+    ///
+    /// # Errors
+    /// [`ResumeError`] when the stream cannot go on; the connection is dropped then.
+    pub fn resume(&self, writer: CommWriter, received: u64) -> Result<u64, ResumeError> {
+        let mut queue = self.shared.lock();
+        queue.resumable(received)?;
+        queue.abort.cancel();
+        queue.abort = writer.abort_handle();
+        queue.next = Some((writer, received));
+        let written = queue.log.as_ref().map_or(0, |log| log.next_number() - log.unwritten() as u64);
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(written.saturating_sub(received))
+    }
+}
+
+impl<T> Queue<T> {
+    fn resumable(&self, received: u64) -> Result<(), ResumeError> {
+        match (&self.log, self.state) {
+            (Some(log), QueueState::Open) => Ok(log.check(received)?),
+            (None, _) | (_, QueueState::Closing | QueueState::Closed) => Err(ResumeError::Ended),
+        }
     }
 }
 
@@ -166,10 +255,10 @@ impl<T> Shared<T> {
     fn give_up(&self) {
         let mut queue = self.lock();
         queue.state = QueueState::Closed;
-        let unsent = std::mem::take(&mut queue.messages);
+        let unsent = (std::mem::take(&mut queue.messages), queue.log.take(), queue.next.take());
+        queue.abort.cancel();
         drop(queue);
         drop(unsent);
-        self.abort.cancel();
         self.wake.notify_one();
     }
 
@@ -188,37 +277,123 @@ impl<T> Shared<T> {
             QueueState::Open | QueueState::Closing => Some(()),
         }
     }
+
+    /// Puts a message where it can be found again, unless this stream keeps none; it is written from there.
+    fn keep(&self, message: &Message) -> bool {
+        let mut queue = self.lock();
+        let Some(log) = &mut queue.log else { return false };
+        log.push(message.clone(), message.len());
+        true
+    }
+
+    /// The next message to be written that is kept.
+    fn next_kept(&self) -> Option<Message> {
+        self.lock().log.as_mut()?.next()
+    }
+
+    /// Waits, after a cut, for another connection; `None` when there will be none.
+    async fn next_connection(&self) -> Option<CommWriter> {
+        loop {
+            {
+                let mut queue = self.lock();
+                queue.abort_if_waiting();
+                if let Some((writer, received)) = queue.next.take() {
+                    return queue.log.as_mut()?.rewind(received).ok().map(|_| writer);
+                }
+                if queue.state != QueueState::Open {
+                    return None;
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Makes the reading half of a connection that cannot be written to fail too, unless there is another one already.
+    fn abort_if_waiting(&self) {
+        if self.next.is_none() {
+            self.abort.cancel();
+        }
+    }
+}
+
+/// How the writing to one connection ended.
+enum End {
+    /// All is sent that was to be sent, or the stream was given up.
+    Over,
+    /// The connection broke.
+    Cut,
 }
 
 async fn run<T: Serialize + Send + 'static>(shared: Arc<Shared<T>>, mut writer: CommWriter) {
-    match write_batches(&shared, &mut writer).await {
-        Ok(()) => writer.close().await,
-        Err(error) => {
-            if !matches!(error, CommError::Closed { .. }) {
-                tracing::warn!(peer = %shared.peer, %error, "cannot send on this stream; closing it");
+    let mut batches = Batches { waiting: Vec::new(), packed: 0 };
+    let resumable = shared.lock().log.is_some();
+    loop {
+        match write_batches(&shared, &mut writer, &mut batches).await {
+            Ok(End::Cut) if resumable => {}
+            Err(CommError::Closed { .. } | CommError::Io(_)) if resumable => {}
+            Ok(End::Over | End::Cut) => {
+                writer.close().await;
+                break;
             }
-            shared.give_up();
+            Err(error) => {
+                if !matches!(error, CommError::Closed { .. }) {
+                    tracing::warn!(peer = %shared.peer, %error, "cannot send on this stream; closing it");
+                }
+                shared.give_up();
+                break;
+            }
+        }
+        match shared.next_connection().await {
+            Some(next) => writer = next,
+            None => {
+                shared.give_up();
+                break;
+            }
         }
     }
     shared.lock().in_flight = 0;
     shared.ended.cancel();
 }
 
-async fn write_batches<T: Serialize>(shared: &Shared<T>, writer: &mut CommWriter) -> Result<(), CommError> {
-    let mut waiting = Vec::new();
-    while shared.take_waiting(&mut waiting).is_some() {
-        for start in (0..waiting.len()).step_by(BATCH_MESSAGES_MAX) {
-            let end = waiting.len().min(start + BATCH_MESSAGES_MAX);
-            let message = Message::encode(&waiting[start..end])?;
+/// Elements taken from the queue, of which the first `packed` are in messages.
+struct Batches<T> {
+    waiting: Vec<T>,
+    packed: usize,
+}
+
+async fn write_batches<T: Serialize>(
+    shared: &Shared<T>,
+    writer: &mut CommWriter,
+    batches: &mut Batches<T>,
+) -> Result<End, CommError> {
+    let abort = writer.abort_handle();
+    loop {
+        while let Some(message) = shared.next_kept() {
             writer.send(&message).await?;
+        }
+        let Batches { waiting, packed } = batches;
+        if *packed < waiting.len() {
+            let end = waiting.len().min(*packed + BATCH_MESSAGES_MAX);
+            let message = Message::encode(&waiting[*packed..end])?;
+            *packed = end;
+            if !shared.keep(&message) {
+                writer.send(&message).await?;
+            }
             shared.lock().in_flight = waiting.len() - end;
+            continue;
+        }
+        *packed = 0;
+        if shared.take_waiting(waiting).is_none() {
+            // Another connection may wait for what is kept.
+            return Ok(if abort.is_cancelled() { End::Cut } else { End::Over });
         }
         if waiting.is_empty() {
             tokio::select! {
                 () = shared.wake.notified() => {}
-                () = shared.abort.cancelled() => return Ok(()),
+                () = abort.cancelled() => return Ok(End::Cut),
             }
         }
     }
-    Ok(())
 }

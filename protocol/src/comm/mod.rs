@@ -11,12 +11,14 @@ mod connection;
 mod handshake;
 mod listener;
 pub mod pool;
+mod sent_log;
 pub mod tls;
 
-pub use batched::BatchedSender;
+pub use batched::{BatchedSender, ResumeError};
 pub use config::CommConfig;
 pub use connect::resolve;
 pub use connection::{Comm, CommReader, CommWriter};
 pub use listener::{Incoming, Listener, outgoing_ip};
 pub use pool::ConnectionPool;
+pub use sent_log::{Gap, SentLimits, SentLog};
 pub use tls::TlsConfig;
