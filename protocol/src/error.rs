@@ -29,6 +29,9 @@ pub enum DecodeError {
     /// A frame prefix that contradicts the frame table.
     #[error("malformed frame table: {0}")]
     FrameTable(&'static str),
+    /// The connection ended, and a message had begun.
+    #[error("the connection ended inside a message")]
+    Truncated,
     /// A compression this build does not know, or data it cannot expand.
     #[error("cannot decompress frame: {0}")]
     Compression(String),
@@ -116,4 +119,21 @@ pub enum CommError {
         /// The time allowed.
         seconds: f64,
     },
+}
+
+impl CommError {
+    /// Whether the connection is to blame and not the peer: the same peer may be there over another one.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            CommError::Closed { .. } | CommError::Io(_) | CommError::Decode(DecodeError::Truncated) => true,
+            CommError::Connect { .. }
+            | CommError::Address { .. }
+            | CommError::Decode(_)
+            | CommError::Handshake { .. }
+            | CommError::Tls(_)
+            | CommError::Encode(_)
+            | CommError::Remote { .. }
+            | CommError::Timeout { .. } => false,
+        }
+    }
 }

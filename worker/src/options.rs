@@ -50,6 +50,9 @@ impl fmt::Debug for OnRegistered {
     }
 }
 
+/// Default of [`WorkerOptions::reconnect_grace`].
+pub const RECONNECT_GRACE: Duration = Duration::from_secs(30);
+
 /// How to start a [`Worker`](crate::Worker). [`WorkerOptions::new`] fills in what upstream's worker defaults to.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -85,6 +88,9 @@ pub struct WorkerOptions {
     pub tls_files: Option<TlsFiles>,
     /// How long to wait for the scheduler at start; `None` for ever.
     pub death_timeout: Option<Duration>,
+    /// How long a connection to the scheduler that was cut may take to be made again before the worker closes; zero to close
+    /// at once, as upstream's workers do. Schedulers of ours only.
+    pub reconnect_grace: Duration,
     /// When to retire and close; `None` for never.
     pub lifetime: Option<Duration>,
     /// What happens as memory fills up.
@@ -154,6 +160,7 @@ impl WorkerOptions {
             comm: CommConfig::default(),
             tls_files: None,
             death_timeout: None,
+            reconnect_grace: RECONNECT_GRACE,
             lifetime: None,
             memory: MemoryOptions::default(),
             interrupt_cancelled: true,

@@ -240,6 +240,7 @@ impl Command<'_> {
             lifetime: plan.staggered_lifetime(chance()),
             interrupt_cancelled: !self.args.no_interrupt_cancelled,
             interrupt_grace: plan.interrupt_grace.unwrap_or(defaults.interrupt_grace),
+            reconnect_grace: plan.reconnect_grace.unwrap_or(defaults.reconnect_grace),
             logs: self.logs.clone(),
             on_registered,
             ..defaults

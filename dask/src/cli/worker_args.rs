@@ -98,6 +98,10 @@ pub struct WorkerArgs {
     /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced; default: 5s
     #[arg(long, value_name = "DURATION")]
     pub interrupt_grace: Option<String>,
+    /// How long a connection to the scheduler that was cut may take to be made again before the worker closes; 0 to close at
+    /// once, as upstream's workers do. Default: 30s
+    #[arg(long, value_name = "DURATION")]
+    pub reconnect_grace: Option<String>,
     /// Scheduler SNI (if different from scheduler hostname)
     #[arg(long)]
     pub scheduler_sni: Option<String>,

@@ -50,6 +50,8 @@ pub struct WorkerPlan {
     pub lifetime: Option<Duration>,
     /// How long an interrupted task may go on; the worker's default when absent.
     pub interrupt_grace: Option<Duration>,
+    /// How long a cut connection to the scheduler may take to come back; the worker's default when absent.
+    pub reconnect_grace: Option<Duration>,
     /// The random part, in either direction.
     pub lifetime_stagger: Duration,
     /// What its nanny must pass on to the process: the ports, as `--worker-port` takes them.
@@ -92,6 +94,7 @@ impl Plan {
         let death_timeout = duration("--death-timeout", &args.death_timeout)?;
         let lifetime = duration("--lifetime", &args.lifetime)?;
         let interrupt_grace = duration("--interrupt-grace", &args.interrupt_grace)?;
+        let reconnect_grace = duration("--reconnect-grace", &args.reconnect_grace)?;
         let lifetime_stagger = duration("--lifetime-stagger", &args.lifetime_stagger)?.unwrap_or_default();
         let resources = args.resources.as_deref().map(parse::parse_resources).transpose()?.unwrap_or_default();
         let own_ip = outgoing_ip(towards).to_string();
@@ -123,6 +126,7 @@ impl Plan {
                 death_timeout,
                 lifetime,
                 interrupt_grace,
+                reconnect_grace,
                 lifetime_stagger,
                 worker_ports: share.worker,
                 name_text,
@@ -187,6 +191,7 @@ impl WorkerPlan {
         option("--death-timeout", args.death_timeout.as_deref());
         option("--lifetime", args.lifetime.as_deref());
         option("--interrupt-grace", args.interrupt_grace.as_deref());
+        option("--reconnect-grace", args.reconnect_grace.as_deref());
         option("--lifetime-stagger", args.lifetime_stagger.as_deref());
         option("--scheduler-sni", args.scheduler_sni.as_deref());
         option("--python", args.python.as_deref());

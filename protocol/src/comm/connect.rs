@@ -22,6 +22,13 @@ const ATTEMPTS_PLANNED: u32 = 5;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How long a host may take to say that nobody listens.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after the first question whether somebody listens; it doubles from there. A process that dies closes its
+/// sockets one after the other, so the first answer may come too early.
+const PROBE_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Unanswered keep-alive probes before a connection counts as cut, as upstream.
 const KEEPALIVE_PROBES: u32 = 10;
 
@@ -101,6 +108,24 @@ async fn dial(address: &Address, config: &CommConfig) -> Result<TcpStream, CommE
         tokio::time::sleep(pause).await;
         attempt_time = attempt_time.mul_f64(1.5);
         backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Waits until the host of this address has answered for so long that nobody listens there, as it does once the process is
+/// gone. Silence says nothing, and a connection begins the time anew.
+pub async fn refused(address: &Address, patience: Duration) {
+    let (mut pause, mut since) = (PROBE_PAUSE_MIN, None);
+    loop {
+        match timeout(PROBE_TIMEOUT, dial_once(address)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if since.get_or_insert_with(Instant::now).elapsed() >= patience {
+                    return;
+                }
+            }
+            Ok(_) | Err(_) => since = None,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PROBE_PAUSE_MAX);
     }
 }
 

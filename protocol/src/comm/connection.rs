@@ -239,7 +239,7 @@ impl CommReader {
         };
         match read {
             Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => Err(self.ends.closed()),
-            Ok(0) => Err(DecodeError::FrameTable("the connection ended inside a message").into()),
+            Ok(0) => Err(DecodeError::Truncated.into()),
             Ok(_) => Ok(()),
             Err(error) => Err(self.ends.explain(error)),
         }

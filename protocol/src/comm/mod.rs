@@ -16,7 +16,7 @@ pub mod tls;
 
 pub use batched::{BatchedSender, ResumeError};
 pub use config::CommConfig;
-pub use connect::resolve;
+pub use connect::{refused, resolve};
 pub use connection::{Comm, CommReader, CommWriter};
 pub use listener::{Incoming, Listener, outgoing_ip};
 pub use pool::ConnectionPool;

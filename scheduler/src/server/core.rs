@@ -1,6 +1,7 @@
 //! What the driver owns: the state, the peers' streams and the event log.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dask_protocol::comm::BatchedSender;
@@ -24,6 +25,7 @@ use super::shuffles::Shuffles;
 use super::sidecar::hooks::Hooks;
 use super::task_stream::TaskStream;
 use super::trackers::Trackers;
+use super::worker_link::Link;
 use crate::state::{
     Action, Actions, ClientId, Event, NewWorker, POST_MORTEM_TOPIC, Runtime, Seconds, State, WorkerHeartbeat,
 };
@@ -85,6 +87,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Registered {
     pub(crate) session: Session,
     pub(crate) removed: CancellationToken,
+    /// When its stream may go on over another connection.
+    pub(crate) link: Option<Arc<Link>>,
     pub(crate) time: f64,
     pub(crate) heartbeat_interval: f64,
 }
@@ -302,14 +306,16 @@ impl Core {
         registration: RegisterWorker,
         address: &Address,
     ) -> Result<Registered, Refusal> {
+        let info = WorkerInfo::new(&registration, address);
+        self.remove_predecessor(&info);
         if self.workers.contains_key(address) {
             return Err(Refusal::DuplicateAddress);
         }
-        let info = WorkerInfo::new(&registration, address);
         if self.workers.values().any(|peer| peer.info.name == info.name) {
             return Err(Refusal::DuplicateName(name_text(&info.name)));
         }
         let (session, removed) = (self.fresh_number(), CancellationToken::new());
+        let link = Link::asked_for(&registration).map(Arc::new);
         let name = info.name.clone();
         let time = self.clock.now();
         let peer = WorkerPeer {
@@ -319,6 +325,9 @@ impl Core {
             metrics: registration.metrics.clone(),
             last_seen: time,
             removed: removed.clone(),
+            link: link.clone(),
+            away: None,
+            disagreements: 0,
         };
         self.workers.insert(address.clone(), peer);
         self.totals.workers_added += 1;
@@ -328,7 +337,19 @@ impl Core {
         info!(target: "distributed.scheduler", "Register worker addr: {address} name: {}", name_text(&name));
         self.announce_worker(address);
         self.hook("add_worker", [("worker", address.as_str().into())]);
-        Ok(Registered { session, removed, time, heartbeat_interval: heartbeat_interval(self.workers.len()) })
+        let heartbeat_interval = heartbeat_interval(self.workers.len());
+        Ok(Registered { session, removed, link, time, heartbeat_interval })
+    }
+
+    /// A worker that is away does not come back when another process has its address or its name.
+    fn remove_predecessor(&mut self, info: &WorkerInfo) {
+        let taken = |peer: &WorkerPeer| peer.info.address == info.address || peer.info.name == info.name;
+        let gone = self.workers.iter().filter(|(_, peer)| peer.away.is_some() && taken(peer));
+        let gone: Vec<Address> = gone.map(|(address, _)| address.clone()).collect();
+        for gone in gone {
+            let stimulus_id = self.stimulus("worker-replaced");
+            self.remove_worker(&gone, false, false, stimulus_id);
+        }
     }
 
     /// The registration reply is written: the worker's stream begins.

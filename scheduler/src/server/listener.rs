@@ -93,6 +93,7 @@ async fn serve_requests(server: Arc<Server>, mut comm: Comm) {
         match request.op() {
             "register-client" => return client_stream::serve(server, comm, request).await,
             "register-worker" => return worker_stream::serve(server, comm, request).await,
+            "resume-worker" => return worker_stream::resume(server, comm, request).await,
             "register_nanny" => return rpc::nanny::register(server, comm, request).await,
             "feed" if !server.blocks("feed") => return rpc::feed::serve(server, comm, request).await,
             "subscribe_worker_status" => return rpc::status::subscribe(server, comm, request).await,

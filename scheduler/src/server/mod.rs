@@ -19,6 +19,7 @@ mod packed;
 pub(crate) mod peers;
 mod periodic;
 mod recording;
+mod reconnect;
 pub(crate) mod rpc;
 mod scheduler;
 mod shared;
@@ -28,6 +29,7 @@ mod task_stream;
 mod trackers;
 mod versions;
 mod while_there;
+mod worker_link;
 mod worker_stream;
 
 pub(crate) use self::core::{Core, Totals};

@@ -1,5 +1,7 @@
 //! Who is connected: clients and workers as the driver knows them beside the state.
 
+use std::sync::Arc;
+
 use dask_protocol::comm::BatchedSender;
 use dask_protocol::message::{RegisterWorker, SchedulerToClient, SchedulerToWorker};
 use dask_protocol::{Address, Value};
@@ -7,6 +9,8 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::reconnect::Away;
+use super::worker_link::Link;
 use crate::state::Seconds;
 
 /// Tells a connection from an earlier one of the same client or worker.
@@ -56,6 +60,16 @@ impl<T: Serialize + Send + 'static> Outbox<T> {
         }
     }
 
+    /// The stream's writer task, once it is open.
+    pub(crate) fn sender(&self) -> Option<&BatchedSender<T>> {
+        self.sender.as_ref()
+    }
+
+    /// Whether nothing was queued since the last flush.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queued.is_empty()
+    }
+
     /// Sends what is queued and ends the stream; the future completes when all is sent.
     pub(crate) fn close(mut self) -> BoxFuture<'static, ()> {
         self.flush();
@@ -88,6 +102,12 @@ pub(crate) struct WorkerPeer {
     pub(crate) last_seen: Seconds,
     /// Cancelled when it is removed, so that its reading task ends.
     pub(crate) removed: CancellationToken,
+    /// When its stream may go on over another connection.
+    pub(crate) link: Option<Arc<Link>>,
+    /// Its connection is cut, and it is waited for.
+    pub(crate) away: Option<Away>,
+    /// Comparisons in a row that showed that it and the state believe different things.
+    pub(crate) disagreements: u32,
 }
 
 /// What a worker said of itself at registration, for its identity.

@@ -1,10 +1,12 @@
 //! What must hold once everything has settled, and once nobody wants anything any more.
 
+use dask_protocol::Key;
 use dask_protocol::message::WorkerStatus;
 use dask_scheduler::state::TaskState;
 
 use super::client::Future;
 use super::scenario::Scenario;
+use super::step::Link;
 use super::world::World;
 
 impl World {
@@ -101,6 +103,33 @@ impl World {
                 Some(old) => Err(format!("worker {old} was to be replaced and is still there")),
             },
         }
+    }
+
+    /// While no message is on its way to or from a worker, it and the scheduler mean the same tasks and the same values: what
+    /// the two compare after a cut. Scattered values of which the scheduler was not told are spared.
+    pub(super) fn digests_agree(&self) -> Result<(), String> {
+        for (no, worker) in &self.workers {
+            let address = &worker.address;
+            let silent = self.queued(Link::ToWorker(*no)) + self.queued(Link::FromWorker(*no)) == 0;
+            if !silent || !self.is_registered(address) {
+                continue;
+            }
+            let mut booked = self.scheduler.has_what(address);
+            let known = |key: &Key| self.scheduler.task_state(key).is_some();
+            let mut held: Vec<Key> = worker.state.in_memory().map(|(key, _)| key.clone()).filter(known).collect();
+            let mut processing = self.scheduler.processing(address);
+            let mut unreported: Vec<Key> = worker.state.unreported().cloned().collect();
+            for keys in [&mut booked, &mut held, &mut processing, &mut unreported] {
+                keys.sort();
+            }
+            if booked != held {
+                return Err(format!("{address} holds {held:?} and is booked with {booked:?}, with nothing on the way"));
+            }
+            if processing != unreported {
+                return Err(format!("{address} has {unreported:?} to do, booked are {processing:?}, with nothing on the way"));
+            }
+        }
+        Ok(())
     }
 
     /// The scheduler and the workers agree on who holds and who computes what.

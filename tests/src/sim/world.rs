@@ -195,6 +195,11 @@ impl World {
             Step::Remove(worker) => self.remove(*worker),
             Step::Restart => self.restart(),
         }
+        if self.case.slots.len() <= SLOTS_CHECKED_MAX
+            && let Err(difference) = self.digests_agree()
+        {
+            self.violate(difference);
+        }
     }
 
     /// When the scheduler or a worker wants to be called back next.
@@ -296,6 +301,11 @@ impl World {
         let Some(worker) = self.address_of(no) else { return };
         let stimulus_id = self.stimulus("handle-worker-cleanup");
         self.tell_scheduler(sched::Event::RemoveWorker { worker, expected: false, close: false, stimulus_id });
+    }
+
+    /// Whether the scheduler knows a worker of this address.
+    pub(super) fn is_registered(&self, address: &Address) -> bool {
+        self.registered.contains_key(address)
     }
 
     fn address_of(&self, no: WorkerNo) -> Option<Address> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use dask_protocol::comm::CommReader;
 use dask_protocol::message::{SchedulerToWorker, WorkerToScheduler};
 use dask_protocol::{CommError, Key, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
 
 use super::shared::{Input, Shared};
-use super::{Closed, gather};
+use super::{Closed, gather, reconnect};
 use crate::executor;
 use crate::state::{Action, Actions, Event, State};
 use crate::store::Stored;
@@ -26,10 +26,44 @@ pub(crate) enum Ended {
     StreamLost,
 }
 
+/// Where the scheduler's messages come from.
+pub(crate) enum Stream {
+    /// A connection.
+    Open(CommReader),
+    /// The connection was cut; another one may come.
+    Cut(oneshot::Receiver<CommReader>),
+}
+
+/// What came from there.
+enum Arrived {
+    Batch(Vec<SchedulerToWorker>),
+    /// The stream goes on over this connection.
+    Back(CommReader),
+    Broken(CommError),
+    /// No other connection will come.
+    Lost,
+}
+
+impl Stream {
+    /// Cancel-safe.
+    async fn arrived(&mut self) -> Arrived {
+        match self {
+            Stream::Open(reader) => {
+                let received = reader.recv().await;
+                match received.and_then(|m| m.decode_stream::<SchedulerToWorker>().map_err(CommError::from)) {
+                    Ok(batch) => Arrived::Batch(batch),
+                    Err(broken) => Arrived::Broken(broken),
+                }
+            }
+            Stream::Cut(back) => back.await.map_or(Arrived::Lost, Arrived::Back),
+        }
+    }
+}
+
 pub(crate) struct Driver {
     pub shared: Arc<Shared>,
     pub state: State,
-    pub stream: CommReader,
+    pub stream: Stream,
     pub inbox: mpsc::UnboundedReceiver<Input>,
 }
 
@@ -41,16 +75,23 @@ impl Driver {
             let due = self.state.next_timeout().map(|(at, _)| Duration::from_secs_f64((at - self.now()).max(0.0)));
             tokio::select! {
                 () = self.shared.stop.cancelled() => return Ended::Stopped,
-                received = self.stream.recv() => {
-                    let batch = received.and_then(|m| m.decode_stream::<SchedulerToWorker>().map_err(CommError::from));
-                    match batch {
-                        Ok(batch) => batch.into_iter().for_each(|message| self.take_message(message, &mut turn)),
-                        Err(broken) => {
+                arrived = self.stream.arrived() => match arrived {
+                    Arrived::Batch(batch) => {
+                        batch.into_iter().for_each(|message| self.take_message(message, &mut turn));
+                        if let Some(link) = self.shared.link.get() {
+                            link.took_one();
+                        }
+                    }
+                    Arrived::Back(reader) => self.stream = Stream::Open(reader),
+                    Arrived::Broken(broken) => match self.await_another(&broken) {
+                        Some(another) => self.stream = another,
+                        None => {
                             stream_lost(&self.shared, &broken);
                             return Ended::StreamLost;
                         }
-                    }
-                }
+                    },
+                    Arrived::Lost => return Ended::StreamLost,
+                },
                 Some(input) = self.inbox.recv() => self.take_input(input, &mut turn),
                 () = sleep(due) => self.decide(Event::Timeout, &mut turn),
             }
@@ -63,6 +104,16 @@ impl Driver {
                 return Ended::StreamLost;
             }
         }
+    }
+
+    /// After a cut: what to wait for, if the stream may go on.
+    fn await_another(&self, broken: &CommError) -> Option<Stream> {
+        if self.shared.link.get().is_none() || self.shared.is_closing() || !broken.is_cut() {
+            return None;
+        }
+        let (back, waiting) = oneshot::channel();
+        tokio::spawn(reconnect::run(Arc::clone(&self.shared), back));
+        Some(Stream::Cut(waiting))
     }
 
     fn now(&self) -> f64 {
@@ -80,7 +131,11 @@ impl Driver {
                 turn.flush_dropped(&self.shared);
                 step().into_iter().for_each(|event| self.decide(event, turn));
             }
-            Input::Ask(question) => question(&self.state),
+            Input::Ask(question) => {
+                // Who is told how things stand can tell that what led there was sent.
+                turn.flush(&self.shared);
+                question(&self.state);
+            }
         }
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dask_protocol::message::{HeartbeatWorker, HeartbeatWorkerReply, KeepAlive};
 use dask_protocol::{CommError, Key, Value};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
-use super::Closed;
+use super::reconnect::{self, Link};
 use super::shared::Shared;
+use super::Closed;
 use crate::clock::unix_now;
 
 /// Before the scheduler said how often.
@@ -43,8 +44,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// The scheduler does not know us.
 struct Missing;
 
-async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
-    let Some((counts, executing)) = shared.ask(state_of_tasks).await else { return Ok(None) };
+async fn beat(shared: &Arc<Shared>) -> Result<Option<f64>, Missing> {
+    let at = Arc::clone(shared);
+    let asked = shared.ask(move |state| (state_of_tasks(state), reconnect::stream_state(&at, state))).await;
+    let Some(((counts, executing), stream)) = asked else { return Ok(None) };
     let sent = unix_now();
     let scheduler_now = shared.clock.now();
     let (metrics, spans) = (metrics(shared, counts), shared.metrics.take_spans());
@@ -56,6 +59,7 @@ async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
         executing,
         extensions: Value::map([("spans", spans)]),
         resolve_address: None,
+        stream,
     };
     let scheduler = &shared.identity.scheduler;
     let answer: Result<HeartbeatWorkerReply, CommError> =
@@ -64,6 +68,9 @@ async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
         Ok(reply) if reply.status == "missing" => Err(Missing),
         Ok(reply) => {
             let answered = unix_now();
+            if let Some(stream) = &reply.stream {
+                reconnect::compared(shared, stream).await;
+            }
             shared.metrics.round_trip(answered - sent);
             if let Some(time) = reply.time {
                 shared.clock.observe(time, sent, answered);
@@ -74,7 +81,9 @@ async fn beat(shared: &Shared) -> Result<Option<f64>, Missing> {
             Ok(reply.heartbeat_interval)
         }
         Err(broken) => {
-            if !shared.stop.is_cancelled() {
+            if shared.link.get().is_some_and(Link::is_away) {
+                debug!(target: "distributed.worker", %broken, "no heartbeat while the connection is cut");
+            } else if !shared.stop.is_cancelled() {
                 error!(target: "distributed.worker", "Failed to communicate with scheduler during heartbeat: {broken}");
             }
             Ok(None)

@@ -17,6 +17,7 @@ mod monitor;
 pub mod nanny_link;
 pub(crate) mod python_events;
 mod python_process;
+mod reconnect;
 mod registration;
 mod serve_data;
 pub(crate) mod shared;
@@ -41,8 +42,9 @@ use crate::spill::SpillDirectory;
 use crate::state::{Config, State};
 use closing::{retire_after, supervise};
 use directory::LocalDirectory;
-use driver::Driver;
+use driver::{Driver, Stream};
 use python_process::PythonStart;
+use reconnect::Link;
 use shared::{Identity, Input, Shared, stimulus};
 use spilling::Spilling;
 
@@ -154,7 +156,7 @@ impl Worker {
             python_events::start(&shared, reader);
         }
         let registered =
-            registration::register(&shared, &options.comm, &options.resources, dashboard_port, options.death_timeout);
+            registration::register(&shared, &options, dashboard_port);
         let (comm, reply) = match registered.await {
             Ok(registered) => registered,
             Err(error) => {
@@ -267,13 +269,19 @@ async fn run(
     reply: RegisterWorkerReply,
 ) -> Worker {
     let (stream, writer) = comm.split();
-    // Registration happens once, so the cell is empty.
-    let _ = shared.stream.set(BatchedSender::spawn(writer));
+    // Registration happens once, so the cells are empty.
+    let _ = match reply.resume.clone().filter(|_| !options.reconnect_grace.is_zero()) {
+        Some(grant) => {
+            let _ = shared.link.set(Link::new(grant, options.reconnect_grace));
+            shared.stream.set(BatchedSender::spawn_resumable(writer))
+        }
+        None => shared.stream.set(BatchedSender::spawn(writer)),
+    };
     shared.set_status(WorkerStatus::Running);
     let driver = Driver {
         shared: Arc::clone(&shared),
         state: State::new(config(&shared, options), shared.clock.now()),
-        stream,
+        stream: Stream::Open(stream),
         inbox,
     };
     let driven = tokio::spawn(driver.run());

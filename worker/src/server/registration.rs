@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use dask_protocol::comm::{Comm, CommConfig};
-use dask_protocol::message::{Message, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply, Resources, WorkerStatus};
+use dask_protocol::comm::Comm;
+use dask_protocol::message::{
+    Message, RESUME_EXTRA, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply, WorkerStatus,
+};
 use dask_protocol::{Address, CommError, Value};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -13,6 +15,7 @@ use super::StartError;
 use super::heartbeat;
 use super::shared::{Shared, stimulus};
 use crate::clock::unix_now;
+use crate::options::WorkerOptions;
 
 /// Pause between attempts to reach the scheduler.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -32,15 +35,14 @@ struct Request<'a> {
 /// `death_timeout` or never will be.
 pub(crate) async fn register(
     shared: &Shared,
-    config: &CommConfig,
-    resources: &Resources,
+    options: &WorkerOptions,
     dashboard_port: Option<u16>,
-    death_timeout: Option<Duration>,
 ) -> Result<(Comm, RegisterWorkerReply), StartError> {
+    let death_timeout = options.death_timeout;
     let deadline = death_timeout.map(|limit| Instant::now() + limit);
     let scheduler = &shared.identity.scheduler;
     loop {
-        let attempt = attempt(shared, config, resources, dashboard_port);
+        let attempt = attempt(shared, options, dashboard_port);
         let outcome = match deadline {
             None => attempt.await,
             Some(deadline) => tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
@@ -81,23 +83,24 @@ fn accepted(
 
 async fn attempt(
     shared: &Shared,
-    config: &CommConfig,
-    resources: &Resources,
+    options: &WorkerOptions,
     dashboard_port: Option<u16>,
 ) -> Result<(Comm, RegisterWorkerReply), CommError> {
     let identity = &shared.identity;
-    let mut comm = Comm::connect(&identity.scheduler, config).await?;
+    let mut comm = Comm::connect(&identity.scheduler, &options.comm).await?;
     let sent = unix_now();
     let services = dashboard_port.map(|port| ("dashboard", Value::from(i64::from(port))));
     let runtimes: Vec<Value> =
         std::iter::once("native").chain(shared.python().map(|_| "python")).map(Value::from).collect();
+    let grace = Some(options.reconnect_grace).filter(|grace| !grace.is_zero());
+    let grace = grace.map(|grace| (RESUME_EXTRA, grace.as_secs_f64().into()));
     let body = RegisterWorker {
         address: identity.address.clone(),
         status: WorkerStatus::Init,
         nthreads: identity.nthreads,
         name: identity.name.clone(),
         now: Some(sent),
-        resources: Some(resources.clone()),
+        resources: Some(options.resources.clone()),
         memory_limit: identity.memory_limit,
         local_directory: identity.local_directory.display().to_string(),
         services: Value::map(services),
@@ -105,7 +108,7 @@ async fn attempt(
         pid: i64::from(std::process::id()),
         versions: shared.versions.clone(),
         metrics: heartbeat::metrics(shared, Value::Map(Vec::new())),
-        extra: Value::map([(RUNTIMES_EXTRA, Value::Array(runtimes))]),
+        extra: Value::map([(RUNTIMES_EXTRA, Value::Array(runtimes))].into_iter().chain(grace)),
         stimulus_id: Some(stimulus("worker-connect")),
         server_id: identity.id.clone(),
         resolve_address: None,

@@ -27,6 +27,7 @@ use crate::store::{Store, Stored};
 use super::metrics::Metrics;
 use super::python_events::Reading;
 use super::python_process::PythonStart;
+use super::reconnect::Link;
 use super::spilling::{self, Spilling};
 use super::{Closed, monitor::Monitor};
 
@@ -105,6 +106,8 @@ pub(crate) struct Shared {
     pub removals: broadcast::Sender<Address>,
     /// Set at registration.
     pub stream: OnceLock<BatchedSender<WorkerToScheduler>>,
+    /// Set at registration, if the stream may go on over another connection after a cut.
+    pub link: OnceLock<Link>,
     status: Mutex<WorkerStatus>,
     /// The first reason given wins.
     close_requested: watch::Sender<Option<Closed>>,
@@ -147,6 +150,7 @@ impl Shared {
             inbox,
             removals: broadcast::Sender::new(REMOVALS_MAX),
             stream: OnceLock::new(),
+            link: OnceLock::new(),
             status: Mutex::new(WorkerStatus::Init),
             close_requested: watch::channel(None).0,
             stop: CancellationToken::new(),

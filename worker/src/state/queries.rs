@@ -46,6 +46,11 @@ impl State {
         self.running.iter().map(|((key, run_id), execution)| (key, *run_id, execution.start))
     }
 
+    /// Tasks that the scheduler gave to this worker and of whose outcome it was not told.
+    pub fn unreported(&self) -> impl Iterator<Item = &Key> {
+        self.tasks().filter(|(_, state)| state.is_unreported()).map(|(key, _)| key)
+    }
+
     /// Executions that occupy a slot (dask's `executing_count`).
     pub fn executing_count(&self) -> u32 {
         self.slots_used

@@ -84,6 +84,26 @@ impl TaskState {
         }
     }
 
+    /// Whether it is to be computed here, and the scheduler waits for the outcome.
+    pub(crate) fn is_unreported(self) -> bool {
+        match self {
+            TaskState::Waiting
+            | TaskState::Ready
+            | TaskState::Constrained
+            | TaskState::Executing
+            | TaskState::LongRunning
+            | TaskState::Resumed(Previous::Flight) => true,
+            TaskState::Released
+            | TaskState::Memory
+            | TaskState::Error
+            | TaskState::Fetch
+            | TaskState::Flight
+            | TaskState::Missing
+            | TaskState::Cancelled(_)
+            | TaskState::Resumed(Previous::Executing | Previous::LongRunning) => false,
+        }
+    }
+
     pub(crate) fn index(self) -> usize {
         match self {
             TaskState::Released => 0,

@@ -62,6 +62,7 @@ impl Scheduler {
             warning: String::new(),
             error: String::new(),
             message: None,
+            resume: None,
         };
         comm.send_value(&reply).await.expect("sent");
         let (reader, writer) = comm.split();
