@@ -220,6 +220,7 @@ impl Cluster {
             .env("DASK_TEST_WORKERS", self.workers.len().to_string())
             .env("DASK_TEST_SCHEDULER_PID", self.scheduler.id().to_string())
             .env("DASK_TEST_WORKER_PIDS", workers.join(","))
+            .env("DASK_TEST_WORKER_BINARY", binary("dask-worker"))
             .stdin(Stdio::null())
             .output()
             .expect("the environment's python starts");

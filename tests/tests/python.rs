@@ -102,6 +102,11 @@ impl Drop for SmallDisk {
     }
 }
 
+#[test]
+fn workers_come_back_after_cuts() {
+    Cluster::start(&[], &[]).pytest(&["test_reconnect.py"]);
+}
+
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use dask_protocol::Address;
 use dask_protocol::comm::{CommWriter, ResumeError};
-use dask_protocol::message::{KeysDigest, StreamState, StreamStateReply, WorkerDigest, WorkerStatus, WorkerStatusChange};
+use dask_protocol::message::{
+    KeysDigest, StreamState, StreamStateReply, WorkerDigest, WorkerStatus, WorkerStatusChange,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,9 +17,9 @@ use super::peers::{Session, WorkerPeer};
 use super::worker_link::Link;
 use crate::state::{Event, Seconds};
 
-/// So many comparisons in a row may fail before the worker has to close. They are made only when no message is on its way,
-/// so that one would do; the others are for the log.
-const DISAGREEMENTS_MAX: u32 = 3;
+/// So many comparisons in a row may fail before the worker has to close. No message of the stream is on its way when they are
+/// made, but a value that was scattered may be there, and the scheduler is told a moment later.
+const DISAGREEMENTS_MAX: u32 = 10;
 /// Keys named in a warning.
 const KEYS_SHOWN: usize = 10;
 

@@ -126,7 +126,9 @@ impl World {
                 return Err(format!("{address} holds {held:?} and is booked with {booked:?}, with nothing on the way"));
             }
             if processing != unreported {
-                return Err(format!("{address} has {unreported:?} to do, booked are {processing:?}, with nothing on the way"));
+                return Err(format!(
+                    "{address} has {unreported:?} to do, booked are {processing:?}, with nothing on the way"
+                ));
             }
         }
         Ok(())

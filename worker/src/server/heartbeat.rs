@@ -7,9 +7,9 @@ use dask_protocol::message::{HeartbeatWorker, HeartbeatWorkerReply, KeepAlive};
 use dask_protocol::{CommError, Key, Value};
 use tracing::{debug, error, warn};
 
+use super::Closed;
 use super::reconnect::{self, Link};
 use super::shared::Shared;
-use super::Closed;
 use crate::clock::unix_now;
 
 /// Before the scheduler said how often.

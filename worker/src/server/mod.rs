@@ -155,8 +155,7 @@ impl Worker {
         if let Some(reader) = reader {
             python_events::start(&shared, reader);
         }
-        let registered =
-            registration::register(&shared, &options, dashboard_port);
+        let registered = registration::register(&shared, &options, dashboard_port);
         let (comm, reply) = match registered.await {
             Ok(registered) => registered,
             Err(error) => {

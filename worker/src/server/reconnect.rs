@@ -110,7 +110,9 @@ pub(crate) async fn run(shared: Arc<Shared>, back: oneshot::Sender<CommReader>) 
             let _ = back.send(reader);
         }
         Ok(Err(reason)) => warn!(target: LOGGER, "The scheduler {scheduler} is lost: {reason}"),
-        Err(_) => warn!(target: LOGGER, "The scheduler {scheduler} is lost: no connection in {:.0} s", grace.as_secs_f64()),
+        Err(_) => {
+            warn!(target: LOGGER, "The scheduler {scheduler} is lost: no connection in {:.0} s", grace.as_secs_f64())
+        }
     }
 }
 
