@@ -35,6 +35,8 @@ const WORKERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Client {
     session: Arc<Session>,
+    /// The task that submits, for clients inside tasks.
+    within: Option<Key>,
 }
 
 /// How to connect.
@@ -65,7 +67,21 @@ impl Client {
         let unique = uuid::Uuid::new_v4();
         let id = options.name.map_or_else(|| format!("Client-{unique}"), |name| format!("Client-{name}-{unique}"));
         let session = Session::open(scheduler, id, &options.comm).await?;
-        Ok(Client { session })
+        Ok(Client::of(session))
+    }
+
+    pub(crate) fn of(session: Arc<Session>) -> Client {
+        Client { session, within: None }
+    }
+
+    /// The same client, for use inside a task: what it submits comes before what is submitted after that task.
+    #[must_use]
+    pub fn within(&self, task: &Key) -> Client {
+        Client { session: Arc::clone(&self.session), within: Some(task.clone()) }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// The client's id, as the scheduler knows it.
@@ -91,24 +107,19 @@ impl Client {
         let calls: Vec<_> = calls.into_iter().collect();
         let futures = calls.iter().map(|call| Future::new(self.prepare(call, &mut tasks, &mut keys))).collect();
         if !keys.is_empty() {
-            self.session.submit(tasks, keys);
+            self.session.submit(tasks, keys, self.within.clone());
         }
         futures
     }
 
     fn prepare<T>(&self, call: &TaskCall<T>, tasks: &mut Vec<NativeTask>, keys: &mut Vec<Key>) -> Handle {
         let key = call.key.clone().unwrap_or_else(|| self.session.next_key(&call.function));
-        let native = match call.native_call() {
-            Ok(native) => native,
+        let (run_spec, dependencies) = match call.run_spec(&key) {
+            Ok(made) => made,
             Err(error) => return self.session.failed(key, error),
         };
         let (handle, _) = self.session.hold(&key);
-        tasks.push(NativeTask {
-            key: key.clone(),
-            dependencies: native.dependencies(),
-            run_spec: native.to_payload(),
-            annotations: call.annotations(),
-        });
+        tasks.push(NativeTask { key: key.clone(), dependencies, run_spec, annotations: call.annotations() });
         keys.push(key);
         handle
     }
@@ -121,7 +132,7 @@ impl Client {
         let (tasks, _held) = graph.into_tasks()?;
         let keys: Vec<Key> = wanted.iter().map(|node| node.key().clone()).collect();
         let futures = keys.iter().map(|key| Future::new(self.session.hold(key).0)).collect();
-        self.session.submit(tasks, keys);
+        self.session.submit(tasks, keys, self.within.clone());
         Ok(futures)
     }
 

@@ -43,6 +43,16 @@ pub enum TaskError {
         key: Key,
         /// The remote exception: its class and message.
         exception: String,
+        /// The calls that led there, innermost first, when a native task panicked.
+        backtrace: Option<String>,
+    },
+    /// The workers it ran on died, one after the other (dask's `KilledWorker`).
+    #[error("task {key} lost its workers: {reason}")]
+    WorkersLost {
+        /// The task asked for.
+        key: Key,
+        /// Which died last, and how often that was tried.
+        reason: String,
     },
     /// The task was cancelled.
     #[error("task {key} was cancelled{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
@@ -88,4 +98,10 @@ pub enum TaskError {
         /// What happened.
         reason: String,
     },
+}
+
+impl TaskError {
+    pub(crate) fn closed(key: &Key) -> TaskError {
+        TaskError::Fetch { key: key.clone(), reason: "the client is closed".to_owned() }
+    }
 }

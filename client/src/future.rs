@@ -1,14 +1,18 @@
 //! Futures: a task's result, wherever it is.
 
+use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 
 use dask_protocol::Key;
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
+use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::call::TaskCall;
+use crate::client::Client;
 use crate::error::TaskError;
 use crate::session::Session;
 
@@ -36,6 +40,12 @@ pub(crate) struct Held {
 impl Handle {
     pub(crate) fn new(key: Key, status: Status, session: &Arc<Session>) -> Handle {
         Handle(Arc::new(Held { key, status: watch::Sender::new(status), session: Arc::downgrade(session) }))
+    }
+
+    /// A handle of a task that no client can submit any more.
+    fn closed(key: Key) -> Handle {
+        let status = Status::Error(TaskError::closed(&key));
+        Handle(Arc::new(Held { key, status: watch::Sender::new(status), session: Weak::new() }))
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -124,6 +134,31 @@ impl<T> Future<T> {
         self.handle.settled().await
     }
 
+    /// Whether it has a result, has failed or was cancelled.
+    pub fn is_done(&self) -> bool {
+        self.status() != Status::Pending
+    }
+
+    /// Submits a task that reads this one's result.
+    ///
+    /// ```
+    /// # use dask_client::{Future, IntoArg, TaskCall};
+    /// # fn add(a: impl IntoArg<i64>, b: impl IntoArg<i64>) -> TaskCall<i64> { TaskCall::new("add", vec![a.into_arg(), b.into_arg()]) }
+    /// fn plus_ten(three: &Future<i64>) -> Future<i64> {
+    ///     three.then(|three| add(three, 10))
+    /// }
+    /// ```
+    pub fn then<U>(&self, call: impl FnOnce(&Future<T>) -> TaskCall<U>) -> Future<U> {
+        let call = call(self);
+        match self.handle.0.session.upgrade() {
+            Some(session) => Client::of(session).submit(call),
+            None => {
+                let key = call.key.unwrap_or_else(|| Key::from(call.function.as_ref()));
+                Future::new(Handle::closed(key))
+            }
+        }
+    }
+
     /// Cancels the task, unless somebody else wants it too.
     pub fn cancel(&self) {
         if let Some(session) = self.handle.0.session.upgrade() {
@@ -141,11 +176,90 @@ impl<T: DeserializeOwned> Future<T> {
         let session = self.handle.0.session.upgrade();
         let Some(session) = session else {
             self.handle.settled().await?;
-            return Err(TaskError::Fetch { key: self.key().clone(), reason: "the client is closed".to_owned() });
+            return Err(TaskError::closed(self.key()));
         };
         let mut values = session.gather(std::slice::from_ref(&self.handle)).await?;
         Ok(values.pop().expect("one value for one key"))
     }
+}
+
+impl<T: DeserializeOwned> Future<T> {
+    /// The result if the task has one by now; `None` while it has not.
+    ///
+    /// # Errors
+    /// [`TaskError`] when it failed or was cancelled, or the result could not be fetched.
+    pub async fn try_result(&self) -> Result<Option<T>, TaskError> {
+        match self.status() {
+            Status::Pending => Ok(None),
+            Status::Finished => self.result().await.map(Some),
+            Status::Error(error) => Err(error),
+        }
+    }
+
+    /// Waits for the result and fetches it, for code that is not asynchronous.
+    ///
+    /// # Errors
+    /// As [`Future::result`].
+    ///
+    /// # Panics
+    /// Inside an asynchronous runtime, whose thread it would block.
+    pub fn blocking_result(&self) -> Result<T, TaskError> {
+        match self.handle.0.session.upgrade() {
+            Some(session) => session.runtime().block_on(self.result()),
+            None => Err(TaskError::closed(self.key())),
+        }
+    }
+}
+
+/// Awaiting a future is awaiting its result.
+impl<T: DeserializeOwned + 'static> IntoFuture for Future<T> {
+    type Output = Result<T, TaskError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+    fn into_future(self) -> Self::IntoFuture {
+        async move { self.result().await }.boxed()
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoFuture for &'a Future<T> {
+    type Output = Result<T, TaskError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+    fn into_future(self) -> Self::IntoFuture {
+        self.result().boxed()
+    }
+}
+
+/// Futures of several types, whose results are waited for together with [`join`].
+pub trait Join {
+    /// The results.
+    type Values;
+    /// Waits for all and fetches them.
+    ///
+    /// # Errors
+    /// The first [`TaskError`] among them.
+    fn join(self) -> impl std::future::Future<Output = Result<Self::Values, TaskError>> + Send;
+}
+
+macro_rules! join {
+    ($($name:ident: $ty:ident),+) => {
+        impl<$($ty: DeserializeOwned + Send),+> Join for ($(&Future<$ty>,)+) {
+            type Values = ($($ty,)+);
+            async fn join(self) -> Result<Self::Values, TaskError> {
+                let ($($name,)+) = self;
+                futures::try_join!($($name.result()),+)
+            }
+        }
+    };
+}
+join!(a: A, b: B);
+join!(a: A, b: B, c: C);
+join!(a: A, b: B, c: C, d: D);
+
+/// Waits for futures of several types: `join((&count, &name)).await?` gives a tuple of their results.
+///
+/// # Errors
+/// The first [`TaskError`] among them.
+pub async fn join<J: Join>(futures: J) -> Result<J::Values, TaskError> {
+    futures.join().await
 }
 
 impl<T> Clone for Future<T> {

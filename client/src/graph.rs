@@ -2,9 +2,8 @@
 
 use std::marker::PhantomData;
 
-use dask_protocol::Key;
 use dask_protocol::message::NativeTask;
-use dask_protocol::native::NativeCall;
+use dask_protocol::{Key, Payload};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use rustc_hash::FxHashMap;
 
@@ -36,7 +35,8 @@ pub struct GraphBuilder {
 #[derive(Debug)]
 struct Entry {
     key: Key,
-    call: NativeCall,
+    run_spec: Payload,
+    reads: Vec<Key>,
     annotations: dask_protocol::Value,
 }
 
@@ -102,18 +102,16 @@ impl GraphBuilder {
     /// # Errors
     /// [`GraphError::Duplicate`] when the key is taken, [`GraphError::Argument`] when an argument cannot be packed.
     pub fn add<T>(&mut self, call: TaskCall<T>) -> Result<Node<T>, GraphError> {
-        let native = call.native_call()?;
         let key = call.key.clone().unwrap_or_else(|| self.next_key(&call.function));
         if self.index.contains_key(&key) {
             return Err(GraphError::Duplicate { key });
         }
-        let dependencies = native.dependencies();
-        let node = self.graph.add_node(Entry { key: key.clone(), call: native, annotations: call.annotations() });
+        let (run_spec, reads) = call.run_spec(&key)?;
+        let sources: Vec<NodeIndex> = reads.iter().filter_map(|key| self.index.get(key).copied()).collect();
+        let node = self.graph.add_node(Entry { key: key.clone(), run_spec, reads, annotations: call.annotations() });
         self.index.insert(key.clone(), node);
-        for dependency in dependencies {
-            if let Some(&source) = self.index.get(&dependency) {
-                self.graph.update_edge(source, node, ());
-            }
+        for source in sources {
+            self.graph.update_edge(source, node, ());
         }
         self.held.extend(call.into_handles());
         Ok(Node { key, value: PhantomData })
@@ -174,11 +172,10 @@ impl GraphBuilder {
         }
         let task = |&node: &NodeIndex| {
             let entry = graph.remove_node(node).expect("each node is ordered once");
-            let mut dependencies = entry.call.dependencies();
+            let mut dependencies = entry.reads;
             dependencies.extend(extra.remove(&node).unwrap_or_default());
             dedup(&mut dependencies);
-            let run_spec = entry.call.to_payload();
-            NativeTask { key: entry.key, run_spec, dependencies, annotations: entry.annotations }
+            NativeTask { key: entry.key, run_spec: entry.run_spec, dependencies, annotations: entry.annotations }
         };
         Ok((order.iter().map(task).collect(), self.held))
     }
@@ -197,7 +194,7 @@ fn dedup(keys: &mut Vec<Key>) {
 
 #[cfg(test)]
 mod tests {
-    use dask_protocol::native::NativeArg;
+    use dask_protocol::native::{NativeArg, NativeCall};
 
     use super::*;
     use crate::IntoArg;
@@ -207,6 +204,7 @@ mod tests {
             NativeArg::Value(_) => false,
             NativeArg::Future(k) => k == key,
             NativeArg::List(inner) => reads(inner, key),
+            NativeArg::Map(entries) => entries.iter().any(|(_, arg)| reads(std::slice::from_ref(arg), key)),
         })
     }
 

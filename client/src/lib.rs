@@ -6,14 +6,18 @@
 
 mod call;
 mod client;
+mod coordinate;
 mod error;
 mod future;
 mod graph;
+mod python;
 mod remote;
 mod session;
 
 pub use call::{CallArg, IntoArg, TaskCall};
 pub use client::{Client, ClientOptions};
+pub use coordinate::{CoordinateError, Event, Item, Lease, Queue, Semaphore, Variable};
 pub use error::{ClientError, TaskError};
-pub use future::{Future, Status, as_completed};
+pub use future::{Future, Join, Status, as_completed, join};
 pub use graph::{GraphBuilder, GraphError, Node};
+pub use python::{PythonCall, python};

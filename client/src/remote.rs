@@ -1,7 +1,19 @@
 //! Remote exceptions as text. They are pickles made by Python or by our workers; nothing is unpickled here.
 
-use dask_protocol::Value;
 use dask_protocol::pickle::{Opaque, PickleValue, loads_plain};
+use dask_protocol::{Key, Value};
+
+use crate::error::TaskError;
+
+/// Why a task failed, as its `task-erred` tells.
+pub(crate) fn failure(key: &Key, exception: &Value, traceback: &Value) -> TaskError {
+    let exception = describe(exception);
+    if let Some(reason) = exception.strip_prefix("KilledWorker") {
+        return TaskError::WorkersLost { key: key.clone(), reason: reason.trim_start_matches(": ").to_owned() };
+    }
+    let backtrace = traceback.as_str().map(str::to_owned);
+    TaskError::Failed { key: key.clone(), exception, backtrace }
+}
 
 /// `Class: message` of a remote exception, as far as it can be read without executing it.
 pub(crate) fn describe(exception: &Value) -> String {
@@ -18,12 +30,14 @@ pub(crate) fn describe(exception: &Value) -> String {
     }
 }
 
-/// Python pickles exceptions through tblib's `unpickle_exception(class, args, ...)`; ours name the class directly.
+/// Python pickles exceptions through tblib, as a call with the class and its arguments, or with the class and a dict of its
+/// attributes; ours name the class directly.
 fn describe_object(object: &Opaque) -> String {
-    if object.name == "unpickle_exception"
-        && let [PickleValue::Opaque(class), PickleValue::Tuple(args), ..] = object.args.as_slice()
+    if object.name.starts_with("unpickle_exception")
+        && let [PickleValue::Opaque(class), state, ..] = object.args.as_slice()
     {
-        return with_message(&class.name, args);
+        let args = state.get("args").unwrap_or(state);
+        return with_message(&class.name, args.as_items().unwrap_or_default());
     }
     with_message(&object.name, &object.args)
 }

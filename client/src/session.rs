@@ -32,6 +32,7 @@ pub(crate) struct Session {
     held: Mutex<FxHashMap<Key, Weak<Held>>>,
     unique: String,
     counter: AtomicU64,
+    runtime: tokio::runtime::Handle,
 }
 
 #[derive(Serialize)]
@@ -90,6 +91,7 @@ impl Session {
             pool: ConnectionPool::new(config.clone()),
             held: Mutex::default(),
             counter: AtomicU64::new(0),
+            runtime: tokio::runtime::Handle::current(),
         });
         tokio::spawn(read_stream(reader, Arc::downgrade(&session)));
         tokio::spawn(send_heartbeats(Arc::downgrade(&session)));
@@ -106,6 +108,19 @@ impl Session {
 
     pub(crate) fn pool(&self) -> &ConnectionPool {
         &self.pool
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn send(&self, message: impl Into<ClientToScheduler>) {
+        self.stream.send(message.into());
+    }
+
+    /// A text that nobody else makes.
+    pub(crate) fn unique(&self) -> String {
+        format!("{}-{}", self.unique, self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A key that no other client makes: the function's name stays readable in front.
@@ -153,8 +168,9 @@ impl Session {
         held.values().filter_map(Handle::upgrade).collect()
     }
 
-    pub(crate) fn submit(&self, tasks: Vec<NativeTask>, keys: Vec<Key>) {
-        self.stream.send(UpdateNativeGraph { tasks, keys: keys.into(), submitting_task: None }.into());
+    /// Submits tasks; `within` is the task that does.
+    pub(crate) fn submit(&self, tasks: Vec<NativeTask>, keys: Vec<Key>, within: Option<Key>) {
+        self.stream.send(UpdateNativeGraph { tasks, keys: keys.into(), submitting_task: within }.into());
     }
 
     pub(crate) fn desire(&self, keys: Vec<Key>) {
@@ -206,10 +222,7 @@ impl Session {
         let wrong = |reason: String| TaskError::Type { key: key.clone(), expected: std::any::type_name::<T>(), reason };
         match value {
             Value::Payload(payload) => native::unpack_value(payload).map_err(|e| wrong(e.to_string())),
-            plain => {
-                let packed = rmp_serde::to_vec_named(plain).map_err(|e| wrong(e.to_string()))?;
-                rmp_serde::from_slice(&packed).map_err(|e| wrong(e.to_string()))
-            }
+            plain => from_value(plain).map_err(wrong),
         }
     }
 
@@ -239,9 +252,9 @@ impl Session {
     fn on_message(&self, message: SchedulerToClient) {
         match message {
             SchedulerToClient::KeyInMemory(m) => self.set(&m.key, || Status::Finished),
-            SchedulerToClient::ClientTaskErred(m) => self.set(&m.key, || {
-                Status::Error(TaskError::Failed { key: m.key.clone(), exception: remote::describe(&m.exception) })
-            }),
+            SchedulerToClient::ClientTaskErred(m) => {
+                self.set(&m.key, || Status::Error(remote::failure(&m.key, &m.exception, &m.traceback)));
+            }
             SchedulerToClient::LostData(m) => self.set(&m.key, || Status::Pending),
             SchedulerToClient::TaskRetried(m) => self.set(&m.key, || Status::Pending),
             SchedulerToClient::CancelledKeys(m) => {
@@ -277,6 +290,12 @@ impl Session {
             }
         }
     }
+}
+
+/// A value that came as plain msgpack, as a `T`.
+pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    let packed = rmp_serde::to_vec_named(value).map_err(|e| e.to_string())?;
+    rmp_serde::from_slice(&packed).map_err(|e| e.to_string())
 }
 
 impl Drop for Session {

@@ -23,18 +23,23 @@
 
 pub mod cli;
 mod cluster;
+mod context;
 pub mod logging;
 pub mod worker;
 
 pub use cluster::{ClusterError, LocalCluster, LocalClusterBuilder};
+pub use context::{ContextError, TaskContext};
 pub use dask_client::{
-    CallArg, Client, ClientError, ClientOptions, Future, GraphBuilder, GraphError, IntoArg, Node, Status, TaskCall,
-    TaskError, as_completed,
+    CallArg, Client, ClientError, ClientOptions, CoordinateError, Event, Future, GraphBuilder, GraphError, IntoArg, Item,
+    Join, Lease, Node, PythonCall, Queue, Semaphore, Status, TaskCall, TaskError, Variable, as_completed, join, python,
 };
 pub use dask_macros::task;
 pub use dask_protocol::{Address, Key, Value};
 pub use dask_scheduler::{Scheduler, SchedulerOptions};
 pub use dask_worker::native::is_cancelled;
+
+/// Any error, for tasks whose causes differ.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What `#[dask::task]` expands to; not for direct use.
 #[doc(hidden)]

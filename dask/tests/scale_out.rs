@@ -42,7 +42,7 @@ async fn workers_in_use(cluster: &LocalCluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_workers_share_a_running_job_and_nothing_runs_twice() {
-    let mut cluster =
+    let cluster =
         LocalCluster::builder().workers(BEFORE).threads_per_worker(1).start().await.expect("the first workers start");
     let client = cluster.client().await.expect("connects");
     let futures = client.map((0..TASKS as u64).map(hold));

@@ -8,9 +8,16 @@ use proc_macro::TokenStream;
 
 /// Registers a function as a native task and replaces it by a typed call of the same name.
 ///
-/// The call takes, for each argument, a value or a future of that type, and gives a `TaskCall` to submit. Arguments
-/// taken by reference (`&Image`, `&str`, `&[f64]`) are shared with other tasks of the worker instead of cloned. A
-/// function that returns `Result` gives a task that errs.
+/// The call takes, for each argument, a value or a future of that type (or a collection with futures in it), and gives a
+/// `TaskCall` to submit. How the function takes an argument decides whether it is copied:
+///
+/// - `&Image`, `&str`, `&[f64]`, `Arc<Image>`: shared with other tasks of the worker;
+/// - `&[Arc<Image>]`, `Vec<Arc<Image>>`: many results, each of them shared;
+/// - `Image`: the task's own, cloned if others hold it too.
+///
+/// An argument of type `&TaskContext` is no part of the call: the worker passes it. A function that returns `Result` gives
+/// a task that errs; one that returns `Arc<T>` gives a `T`. An `async fn` runs on the worker's runtime, driven by the thread
+/// that the task occupies; when the task is cancelled it is dropped where it waits.
 ///
 /// `#[dask::task(name = "resize_v2")]` registers it under another name than its own.
 #[proc_macro_attribute]

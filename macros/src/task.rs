@@ -1,7 +1,7 @@
 //! Expansion of `#[dask::task]`.
 
-use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{FnArg, GenericArgument, ItemFn, LitStr, PathArguments, ReturnType, Type};
@@ -33,29 +33,31 @@ impl Parse for Options {
 /// The function as a registered task plus a typed call of the same name.
 pub fn expand(options: &Options, function: &ItemFn) -> syn::Result<TokenStream> {
     refuse_unsupported(function)?;
-    let args = function.sig.inputs.iter().map(Argument::read).collect::<syn::Result<Vec<_>>>()?;
+    let parameters = function.sig.inputs.iter().map(Parameter::read).collect::<syn::Result<Vec<_>>>()?;
+    let args: Vec<_> = parameters.iter().filter_map(Parameter::argument).collect();
     let ident = &function.sig.ident;
     let visibility = &function.vis;
     let attributes = &function.attrs;
     let name = options.name.as_ref().map_or_else(|| ident.to_string(), LitStr::value);
-    let (output, fallible) = output_type(&function.sig.output);
+    let output = Output::read(&function.sig.output);
+    let value = &output.value;
 
     let names: Vec<_> = args.iter().map(|a| &a.name).collect();
     let owned: Vec<_> = args.iter().map(|a| &a.owned).collect();
     let call = quote! {
         #(#attributes)*
-        #visibility fn #ident(#(#names: impl ::dask::IntoArg<#owned>),*) -> ::dask::TaskCall<#output> {
+        #visibility fn #ident(#(#names: impl ::dask::IntoArg<#owned>),*) -> ::dask::TaskCall<#value> {
             ::dask::TaskCall::new(#name, ::std::vec![#(::dask::IntoArg::<#owned>::into_arg(#names)),*])
         }
     };
-    let run = runner(function, &args, &name, fallible);
+    let run = runner(function, &parameters, &name, &output);
     Ok(quote! { #call #run })
 }
 
 fn refuse_unsupported(function: &ItemFn) -> syn::Result<()> {
     let signature = &function.sig;
-    if let Some(token) = &signature.asyncness {
-        return Err(syn::Error::new(token.span(), "native tasks run on threads: a task cannot be async"));
+    if let Some(token) = &signature.unsafety {
+        return Err(syn::Error::new(token.span(), "a task is called by the worker and cannot be unsafe"));
     }
     if !signature.generics.params.is_empty() {
         return Err(syn::Error::new(
@@ -67,35 +69,66 @@ fn refuse_unsupported(function: &ItemFn) -> syn::Result<()> {
 }
 
 /// The hidden function, and its registration.
-fn runner(function: &ItemFn, args: &[Argument], name: &str, fallible: bool) -> TokenStream {
-    let inputs = &function.sig.inputs;
-    let output = &function.sig.output;
-    let body = &function.block;
+fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, output: &Output) -> TokenStream {
+    let (inputs, result, body) = (&function.sig.inputs, &function.sig.output, &function.block);
+    let asyncness = &function.sig.asyncness;
+    let args: Vec<_> = parameters.iter().filter_map(Parameter::argument).collect();
     let count = args.len();
     let slots: Vec<_> = (0..count).map(|i| format_ident!("slot{i}")).collect();
     let values: Vec<_> = (0..count).map(|i| format_ident!("arg{i}")).collect();
-    let owned: Vec<_> = args.iter().map(|a| &a.owned).collect();
-    let indices: Vec<_> = (0..count).collect();
-    let passed = args
-        .iter()
-        .zip(&values)
-        .map(|(arg, value)| if arg.by_reference { quote!(&*#value) } else { quote!(#value.into_owned()) });
-    let finish = if fallible {
+    let reads = args.iter().zip(&values).zip(&slots).enumerate().map(|(index, ((arg, value), slot))| {
+        let element = &arg.element;
+        // The type's own place in the source, so that the compiler complains there.
+        match arg.passing {
+            Passing::Owned | Passing::Reference => {
+                quote_spanned! {arg.span=> let #value = __private::Arg::<#element>::from_slot(#name, #index, #slot)?; }
+            }
+            Passing::Share => {
+                quote_spanned! {arg.span=> let #value = __private::Arg::<#element>::shared(#name, #index, #slot)?; }
+            }
+            Passing::Shares | Passing::SharesByReference => {
+                quote_spanned! {arg.span=> let #value = __private::Arg::<#element>::shared_list(#name, #index, #slot)?; }
+            }
+        }
+    });
+    let mut remaining = args.iter().zip(&values);
+    let passed = parameters.iter().map(|parameter| match parameter {
+        Parameter::Context => quote!(&__context),
+        Parameter::OwnedContext => quote!(__context.clone()),
+        Parameter::Argument(_) => {
+            let (arg, value) = remaining.next().expect("a value for each argument");
+            match arg.passing {
+                Passing::Owned => quote_spanned!(arg.span=> #value.into_owned()),
+                Passing::Reference => quote!(&*#value),
+                Passing::SharesByReference => quote!(&#value),
+                Passing::Share | Passing::Shares => quote!(#value),
+            }
+        }
+    });
+    let called = if asyncness.is_some() {
+        quote!(_context.block_on(__run(#(#passed),*))?)
+    } else {
+        quote!(__run(#(#passed),*))
+    };
+    let kept = if output.shared { quote!(shared) } else { quote!(new) };
+    let finish = if output.fallible {
         quote! {
-            match __run(#(#passed),*) {
-                ::std::result::Result::Ok(value) => ::std::result::Result::Ok(__private::NativeValue::new(value)),
+            match #called {
+                ::std::result::Result::Ok(value) => ::std::result::Result::Ok(__private::NativeValue::#kept(value)),
                 ::std::result::Result::Err(error) => {
                     ::std::result::Result::Err(__private::NativeError::Failed(::std::string::ToString::to_string(&error)))
                 }
             }
         }
     } else {
-        quote! { ::std::result::Result::Ok(__private::NativeValue::new(__run(#(#passed),*))) }
+        quote! { ::std::result::Result::Ok(__private::NativeValue::#kept(#called)) }
     };
+    let wants_context = parameters.iter().any(|it| matches!(it, Parameter::Context | Parameter::OwnedContext));
+    let context = wants_context.then(|| quote!(let __context = ::dask::TaskContext::from(_context.clone());));
     quote! {
         const _: () = {
             use ::dask::__private;
-            fn __run(#inputs) #output #body
+            #asyncness fn __run(#inputs) #result #body
             fn __call(
                 _context: &__private::TaskContext,
                 args: ::std::vec::Vec<__private::ArgSlot>,
@@ -107,7 +140,8 @@ fn runner(function: &ItemFn, args: &[Argument], name: &str, fallible: bool) -> T
                         found: args.len(),
                     },
                 )?;
-                #(let #values = __private::Arg::<#owned>::from_slot(#name, #indices, #slots)?;)*
+                #(#reads)*
+                #context
                 #finish
             }
             __private::inventory::submit! {
@@ -121,29 +155,83 @@ fn runner(function: &ItemFn, args: &[Argument], name: &str, fallible: bool) -> T
     }
 }
 
-/// One argument: its name, the owned type that travels, and how the function takes it.
-struct Argument {
-    name: syn::Ident,
-    owned: TokenStream,
-    by_reference: bool,
+/// One parameter of the function.
+enum Parameter {
+    /// `&TaskContext`
+    Context,
+    /// `TaskContext`
+    OwnedContext,
+    Argument(Argument),
 }
 
-impl Argument {
-    fn read(input: &FnArg) -> syn::Result<Argument> {
+impl Parameter {
+    fn read(input: &FnArg) -> syn::Result<Parameter> {
         let FnArg::Typed(typed) = input else {
             return Err(syn::Error::new(input.span(), "a task is a plain function and has no `self`"));
         };
-        let syn::Pat::Ident(pattern) = &*typed.pat else {
-            return Err(syn::Error::new(typed.pat.span(), "give this argument a plain name"));
-        };
-        let (owned, by_reference) = owned_type(&typed.ty)?;
-        Ok(Argument { name: pattern.ident.clone(), owned, by_reference })
+        match &*typed.ty {
+            Type::Reference(reference) if is_named(&reference.elem, "TaskContext") => Ok(Parameter::Context),
+            ty if is_named(ty, "TaskContext") => Ok(Parameter::OwnedContext),
+            ty => {
+                let syn::Pat::Ident(pattern) = &*typed.pat else {
+                    return Err(syn::Error::new(typed.pat.span(), "give this argument a plain name"));
+                };
+                Argument::read(pattern.ident.clone(), ty).map(Parameter::Argument)
+            }
+        }
+    }
+
+    fn argument(&self) -> Option<&Argument> {
+        match self {
+            Parameter::Context | Parameter::OwnedContext => None,
+            Parameter::Argument(argument) => Some(argument),
+        }
     }
 }
 
-fn owned_type(ty: &Type) -> syn::Result<(TokenStream, bool)> {
+/// One argument of the call.
+struct Argument {
+    name: syn::Ident,
+    /// The type that travels.
+    owned: TokenStream,
+    /// The type that is read from a slot: the travelling one, or for lists of shares that of their elements.
+    element: TokenStream,
+    passing: Passing,
+    span: Span,
+}
+
+/// How a function takes an argument.
+#[derive(Clone, Copy)]
+enum Passing {
+    /// `T`
+    Owned,
+    /// `&T`
+    Reference,
+    /// `Arc<T>`
+    Share,
+    /// `Vec<Arc<T>>`
+    Shares,
+    /// `&[Arc<T>]`
+    SharesByReference,
+}
+
+impl Argument {
+    fn read(name: syn::Ident, ty: &Type) -> syn::Result<Argument> {
+        let (owned, element, passing) = how_passed(ty)?;
+        Ok(Argument { name, owned, element, passing, span: ty.span() })
+    }
+}
+
+fn how_passed(ty: &Type) -> syn::Result<(TokenStream, TokenStream, Passing)> {
+    let list_of = |element: &Type| quote!(::std::vec::Vec<#element>);
     let Type::Reference(reference) = ty else {
-        return Ok((quote!(#ty), false));
+        if let Some(shared) = generic_of(ty, "Arc") {
+            return Ok((quote!(#shared), quote!(#shared), Passing::Share));
+        }
+        if let Some(shared) = generic_of(ty, "Vec").and_then(|element| generic_of(element, "Arc")) {
+            return Ok((list_of(shared), quote!(#shared), Passing::Shares));
+        }
+        return Ok((quote!(#ty), quote!(#ty), Passing::Owned));
     };
     if reference.mutability.is_some() {
         return Err(syn::Error::new(ty.span(), "results are shared between tasks and cannot be taken by `&mut`"));
@@ -151,27 +239,46 @@ fn owned_type(ty: &Type) -> syn::Result<(TokenStream, bool)> {
     let inner = &*reference.elem;
     let owned = match inner {
         Type::Slice(slice) => {
-            let element = &slice.elem;
-            quote!(::std::vec::Vec<#element>)
+            if let Some(shared) = generic_of(&slice.elem, "Arc") {
+                return Ok((list_of(shared), quote!(#shared), Passing::SharesByReference));
+            }
+            list_of(&slice.elem)
         }
         Type::Path(path) if path.path.is_ident("str") => quote!(::std::string::String),
         other => quote!(#other),
     };
-    Ok((owned, true))
+    Ok((owned.clone(), owned, Passing::Reference))
 }
 
-/// The type of the task's value, and whether the function returns it in a `Result`.
-fn output_type(output: &ReturnType) -> (TokenStream, bool) {
-    let ReturnType::Type(_, ty) = output else {
-        return (quote!(()), false);
-    };
-    if let Type::Path(path) = &**ty
-        && let Some(last) = path.path.segments.last()
-        && last.ident == "Result"
-        && let PathArguments::AngleBracketed(generics) = &last.arguments
-        && let Some(GenericArgument::Type(value)) = generics.args.first()
-    {
-        return (quote!(#value), true);
+fn is_named(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
+}
+
+/// The first generic argument of a type of this name.
+fn generic_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == name)?;
+    let PathArguments::AngleBracketed(generics) = &last.arguments else { return None };
+    generics.args.iter().find_map(|argument| if let GenericArgument::Type(ty) = argument { Some(ty) } else { None })
+}
+
+/// What a function returns.
+struct Output {
+    /// The type of the task's value.
+    value: TokenStream,
+    /// Whether it comes in a `Result`.
+    fallible: bool,
+    /// Whether it comes in an `Arc`.
+    shared: bool,
+}
+
+impl Output {
+    fn read(output: &ReturnType) -> Output {
+        let ReturnType::Type(_, ty) = output else {
+            return Output { value: quote!(()), fallible: false, shared: false };
+        };
+        let (ty, fallible) = generic_of(ty, "Result").map_or((&**ty, false), |value| (value, true));
+        let (ty, shared) = generic_of(ty, "Arc").map_or((ty, false), |value| (value, true));
+        Output { value: quote!(#ty), fallible, shared }
     }
-    (quote!(#ty), false)
 }

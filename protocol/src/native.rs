@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::DecodeError;
 use crate::key::Key;
 use crate::message::from_slice;
-use crate::payload::{NATIVE_SERIALIZER, Payload};
+use crate::payload::{NATIVE_SERIALIZER, Payload, PayloadKind};
+use crate::pickle::loads_plain;
 
 /// Family of the values that native tasks make: one msgpack value, readable by Python.
 pub const VALUE_SERIALIZER: &str = "msgpack";
@@ -29,8 +30,10 @@ pub enum NativeArg {
     Value(Bytes),
     /// The result of another task.
     Future(Key),
-    /// Several arguments collected into a list.
+    /// Several arguments collected into a list or tuple.
     List(Vec<NativeArg>),
+    /// Several arguments collected into a map, by packed keys.
+    Map(Vec<(Bytes, NativeArg)>),
 }
 
 impl NativeCall {
@@ -66,6 +69,7 @@ impl NativeCall {
                     seen.insert(key.clone());
                 }
                 NativeArg::List(inner) => pending.extend(inner.iter().rev()),
+                NativeArg::Map(entries) => pending.extend(entries.iter().rev().map(|(_, arg)| arg)),
             }
         }
         seen.into_iter().collect()
@@ -89,23 +93,48 @@ pub fn pack_value<T: Serialize + ?Sized>(value: &T) -> Result<Payload, rmp_serde
     Ok(Payload::serialized(VALUE_SERIALIZER, Some(std::any::type_name::<T>()), vec![packed.into()]))
 }
 
-/// Unpacks a value made by [`pack_value`], or by a Python peer with the `msgpack` serializer.
+/// Unpacks a value made by [`pack_value`], or by a Python peer: with the `msgpack` serializer, or pickled if it is made of
+/// numbers, texts, bytes and containers of these only.
 ///
 /// # Errors
-/// [`DecodeError`] naming the family found when it is another one, or the type mismatch.
+/// [`DecodeError`] naming the family or class found when it is something else, or the type mismatch.
 pub fn unpack_value<T: serde::de::DeserializeOwned>(payload: &Payload) -> Result<T, DecodeError> {
+    from_slice(&packed(payload)?)
+}
+
+/// The msgpack form of a value that [`unpack_value`] reads.
+///
+/// # Errors
+/// [`DecodeError`] naming the family or class found when it has none.
+pub fn packed(payload: &Payload) -> Result<Bytes, DecodeError> {
     let header = payload.sub_header()?;
-    if header.serializer.as_deref() != Some(VALUE_SERIALIZER) {
-        let family = header.serializer.as_deref().unwrap_or("pickle");
-        return Err(DecodeError::Body(format!(
-            "the value was serialised with {family:?}; Rust reads {VALUE_SERIALIZER:?} only"
-        )));
-    }
     let frames = payload.logical_frames()?;
-    match frames.as_slice() {
-        [one] => from_slice(one),
-        many => from_slice(&many.concat()),
+    let family = header.serializer.as_deref();
+    if family == Some(VALUE_SERIALIZER) {
+        return Ok(match frames.as_slice() {
+            [one] => one.clone(),
+            many => many.concat().into(),
+        });
     }
+    let pickle = match payload.kind() {
+        PayloadKind::Pickled => header.pickled_obj.map(|pickle| (pickle, frames.as_slice())),
+        PayloadKind::Serialized if family == Some("pickle") => {
+            frames.split_first().map(|(pickle, buffers)| (pickle.clone(), buffers))
+        }
+        PayloadKind::Serialized => None,
+    };
+    let Some((pickle, buffers)) = pickle else {
+        return Err(DecodeError::Body(format!(
+            "the value was serialised with {:?}; Rust reads {VALUE_SERIALIZER:?}, and pickles of plain values",
+            family.unwrap_or("nothing known")
+        )));
+    };
+    let value = loads_plain(&pickle, buffers).map_err(|error| DecodeError::Body(error.to_string()))?;
+    if let Some(object) = value.first_opaque() {
+        let (module, name) = (&object.module, &object.name);
+        return Err(DecodeError::Body(format!("it holds a Python object ({module}.{name}), which only Python can read")));
+    }
+    rmp_serde::to_vec_named(&value.to_value()).map(Bytes::from).map_err(|error| DecodeError::Body(error.to_string()))
 }
 
 #[cfg(test)]
@@ -132,5 +161,17 @@ mod tests {
         let payload = pack_value(&vec![(1_i64, "x".to_owned())]).expect("packs");
         assert_eq!(unpack_value::<Vec<(i64, String)>>(&payload).expect("unpacks"), [(1, "x".to_owned())]);
         assert!(unpack_value::<String>(&payload).is_err());
+    }
+
+    #[test]
+    fn plain_pickles_are_values_and_objects_are_named() {
+        // pickle.dumps({"a": (1, 2.5)}) and pickle.dumps(fractions.Fraction)
+        let plain = Bytes::from_static(b"\x80\x04\x95\x16\0\0\0\0\0\0\0}\x94\x8c\x01a\x94K\x01G@\x04\0\0\0\0\0\0\x86\x94s.");
+        let payload = Payload::serialized_pickle(plain, vec![]);
+        let value: std::collections::BTreeMap<String, (i64, f64)> = unpack_value(&payload).expect("plain");
+        assert_eq!(value["a"], (1, 2.5));
+        let class = Bytes::from_static(b"\x80\x04\x8c\x09fractions\x8c\x08Fraction\x93.");
+        let error = unpack_value::<i64>(&Payload::serialized_pickle(class, vec![])).expect_err("a class");
+        assert!(error.to_string().contains("fractions.Fraction"), "{error}");
     }
 }

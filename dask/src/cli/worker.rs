@@ -89,6 +89,23 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
     code
 }
 
+/// Starts one worker process under a nanny in this process; `arguments` are those of `dask-worker`, its name first, and
+/// `program` with `prefix` in front of such arguments is what runs it.
+pub(crate) async fn start_nanny(
+    arguments: Vec<OsString>,
+    program: PathBuf,
+    prefix: &[String],
+) -> Result<Nanny, String> {
+    let args = WorkerArgs::try_parse_from(arguments).map_err(|error| error.to_string())?;
+    let scheduler = find_scheduler(&args, None).await?;
+    let plan = Plan::new(&args, &scheduler, scheduler_ip(&scheduler).await, &System::detect())?;
+    let [plan] = plan.workers.as_slice() else { return Err("these arguments start several workers".to_owned()) };
+    let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    let comm = CommConfig::default();
+    let command = Command { args: &args, prefix: &prefix, scheduler, comm, logs: LogRing::new() };
+    Nanny::start(command.nanny_options(plan, program)).await.map_err(|error| error.to_string())
+}
+
 /// A nanny needs one thread; a worker moves data on several.
 fn runtime(args: &WorkerArgs, system: &System) -> io::Result<Runtime> {
     if args.no_nanny {

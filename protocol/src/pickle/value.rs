@@ -118,6 +118,40 @@ impl PickleValue {
         }
     }
 
+    /// The first object in it that only Python can build.
+    pub fn first_opaque(&self) -> Option<&Opaque> {
+        match self {
+            PickleValue::Opaque(object) => Some(object),
+            PickleValue::Dict(entries) => {
+                entries.iter().find_map(|(key, value)| key.first_opaque().or_else(|| value.first_opaque()))
+            }
+            other => other.as_items()?.iter().find_map(PickleValue::first_opaque),
+        }
+    }
+
+    /// A message value as Python would have it; `None` for payloads and enums, which are no plain values.
+    pub fn from_value(value: Value) -> Option<PickleValue> {
+        let all = |items: Vec<Value>| items.into_iter().map(PickleValue::from_value).collect::<Option<Vec<_>>>();
+        Some(match value {
+            Value::Nil => PickleValue::None,
+            Value::Bool(b) => PickleValue::Bool(b),
+            Value::Int(i) => PickleValue::Int(i),
+            Value::UInt(u) => PickleValue::UInt(u),
+            Value::Float(f) => PickleValue::Float(f),
+            Value::Str(s) => PickleValue::Str(s),
+            Value::Bin(b) => PickleValue::Bytes(b),
+            Value::Array(items) => PickleValue::List(all(items)?),
+            Value::Set(items) => PickleValue::Set(all(items)?),
+            Value::Map(entries) => PickleValue::Dict(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| Some((PickleValue::from_value(key)?, PickleValue::from_value(value)?)))
+                    .collect::<Option<_>>()?,
+            ),
+            Value::Enum { .. } | Value::Payload(_) => return None,
+        })
+    }
+
     /// As a message value: tuples and lists become arrays, frozensets sets, opaque objects pickled payloads.
     pub fn to_value(&self) -> Value {
         let all = |items: &[PickleValue]| items.iter().map(PickleValue::to_value).collect();

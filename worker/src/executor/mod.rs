@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dask_protocol::message::{ErrorInfo, RunId, StartStop};
 use dask_protocol::native::{NativeArg, NativeCall, is_native};
-use dask_protocol::pickle::{builtin_exception, loads_plain};
+use dask_protocol::pickle::{builtin_exception, read_native_task};
 use dask_protocol::{Key, Payload, PayloadKind, Value};
 use rustc_hash::FxHashMap;
 
@@ -38,12 +38,20 @@ pub(crate) struct Task {
 
 /// Starts a task. Ends in one `ExecuteDone`.
 pub(crate) fn execute(shared: &Arc<Shared>, task: Task) {
-    let native = task.spec.kind() == PayloadKind::Serialized && is_native(&task.spec).unwrap_or(false);
-    if native {
-        execute_native(shared, task);
-    } else {
-        execute_in_python(shared, task);
+    match native_call(&task.spec) {
+        Ok(Some(call)) => execute_native(shared, task, call),
+        Ok(None) => execute_in_python(shared, task),
+        Err(message) => fail(shared, &task, "TypeError", &message),
     }
+}
+
+/// The native call that a task makes, whether a Rust client wrote it or a Python one.
+fn native_call(spec: &Payload) -> Result<Option<NativeCall>, String> {
+    if spec.kind() == PayloadKind::Serialized && is_native(spec).unwrap_or(false) {
+        return NativeCall::from_payload(spec).map(Some).map_err(|error| error.to_string());
+    }
+    let Some(pickle) = spec.sub_header().ok().and_then(|header| header.pickled_obj) else { return Ok(None) };
+    read_native_task(&pickle, &spec.logical_frames().unwrap_or_default())
 }
 
 /// Asks a task that nobody wants any more to end, unless users want such tasks to be left alone.
@@ -65,7 +73,7 @@ fn interrupt_run(shared: &Shared, key: Key, run_id: RunId, limit: Option<f64>) {
             python.tell(ToPython::Interrupt { key, run_id, limit });
         }
     } else {
-        shared.native.cancel(&key, run_id);
+        shared.native.cancel(&key, run_id, limit);
     }
 }
 
@@ -134,13 +142,10 @@ fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
     }
 }
 
-fn execute_native(shared: &Arc<Shared>, task: Task) {
-    let prepared = NativeCall::from_payload(&task.spec)
-        .map_err(|error| error.to_string())
-        .and_then(|call| Ok((*shared.registry.lookup(&call.function).map_err(|e| e.to_string())?, call)));
-    let (function, call) = match prepared {
-        Ok(prepared) => prepared,
-        Err(message) => return fail(shared, &task, "RuntimeError", &message),
+fn execute_native(shared: &Arc<Shared>, task: Task, call: NativeCall) {
+    let function = match shared.registry.lookup(&call.function) {
+        Ok(function) => *function,
+        Err(error) => return fail(shared, &task, "RuntimeError", &error.to_string()),
     };
     // Taken now: the state may drop values while the task waits for a thread.
     let mut found: FxHashMap<Key, Stored> =
@@ -210,11 +215,10 @@ fn submit(
         Err(message) => return fail(shared, &task, "KeyError", &message),
     };
     let run_id = task.run_id;
-    let context = TaskContext { key: task.key.clone(), worker: shared.identity.address.clone() };
+    let context = TaskContext::new(shared, task.key.clone(), run_id);
     let done_shared = Arc::clone(shared);
     let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome));
-    let run = (context.key.clone(), run_id);
-    shared.native.submit(Job { function, context, args, run, done });
+    shared.native.submit(Job { function, context, args, done });
 }
 
 fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, String> {
@@ -222,27 +226,17 @@ fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, Stri
         NativeArg::Value(packed) => Ok(ArgSlot::Inline(packed.clone())),
         NativeArg::Future(key) => match found.get(key) {
             Some(Stored { native: Some(value), .. }) => Ok(ArgSlot::Native(value.clone())),
-            Some(Stored { payload: Some(payload), .. }) => {
-                Ok(plain_pickle(payload).map_or_else(|| ArgSlot::Payload(payload.clone()), ArgSlot::Inline))
-            }
+            Some(Stored { payload: Some(payload), .. }) => Ok(ArgSlot::Payload(payload.clone())),
             Some(_) | None => Err(format!("dependency {key} is not on this worker")),
         },
         NativeArg::List(items) => {
             items.iter().map(|item| slot(item, found)).collect::<Result<_, _>>().map(ArgSlot::List)
         }
+        NativeArg::Map(entries) => {
+            let entry = |(key, arg): &(Bytes, NativeArg)| Ok((key.clone(), slot(arg, found)?));
+            entries.iter().map(entry).collect::<Result<_, _>>().map(ArgSlot::Map)
+        }
     }
-}
-
-/// What Python pickled, if it is made of numbers, texts and containers only: repacked as native tasks read values.
-fn plain_pickle(payload: &Payload) -> Option<Bytes> {
-    let header = payload.sub_header().ok()?;
-    if header.serializer.as_deref() != Some("pickle") {
-        return None;
-    }
-    let frames = payload.logical_frames().ok()?;
-    let (pickle, buffers) = frames.split_first()?;
-    let value = loads_plain(pickle, buffers).ok()?.to_value();
-    rmp_serde::to_vec_named(&value).ok().map(Bytes::from)
 }
 
 fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
@@ -273,11 +267,26 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
         }
         Err(error) => {
             tracing::error!(target: "distributed.worker", "Compute Failed\nKey:       {}\nException: {error}", task.key);
-            let error = describe("RuntimeError", &error.to_string());
-            (Vec::new(), ExecuteOutcome::Failure { error, thread, startstops })
+            let mut info = match outcome.overdue {
+                None => describe("RuntimeError", &error.to_string()),
+                Some(limit) => overdue_error(shared, &task.key, limit, &error),
+            };
+            if let NativeError::Panicked { backtrace: Some(backtrace), .. } = error {
+                // A text: Python clients pass over it, ours show it.
+                info.traceback = Value::Str(backtrace.clone());
+                info.traceback_text = backtrace.into();
+            }
+            (Vec::new(), ExecuteOutcome::Failure { error: info, thread, startstops })
         }
     };
     finish(shared, values, task, ended);
+}
+
+/// What the client gets for a task that ended in an error when it was told that it is over its limit in seconds.
+fn overdue_error(shared: &Shared, key: &Key, limit: f64, error: &NativeError) -> ErrorInfo {
+    let worker = &shared.identity.address;
+    let text = format!("task {key:?} on worker {worker} ran longer than its timeout of {limit} s; it ended with: {error}");
+    describe("TimeoutError", &text)
 }
 
 fn fail(shared: &Arc<Shared>, task: &Task, class: &str, message: &str) {

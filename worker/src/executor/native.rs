@@ -1,16 +1,18 @@
 //! Threads that run native tasks. A panic fails its task and leaves the thread alive.
 
+use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 use std::thread;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use dask_protocol::Key;
 use dask_protocol::message::RunId;
 use rustc_hash::FxBuildHasher;
+use tokio_util::sync::CancellationToken;
 
 use super::replace::{Overdue, overdue_failure};
 use crate::native::{ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
@@ -18,13 +20,14 @@ use crate::server::Closed;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
 
+/// Most lines kept of a panic's backtrace, two for each call.
+const BACKTRACE_LINES_MAX: usize = 64;
+
 /// A task whose arguments are at hand.
 pub(crate) struct Job {
     pub function: NativeFunction,
     pub context: TaskContext,
     pub args: Vec<ArgSlot>,
-    /// Its name for [`NativePool::cancel`].
-    pub run: Run,
     /// Called on the pool's thread with the outcome.
     pub done: Box<dyn FnOnce(Outcome) + Send>,
 }
@@ -33,12 +36,16 @@ pub(crate) struct Job {
 pub(crate) type Run = (Key, RunId);
 
 /// What others have decided about a job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fate {
     /// It should end: asked for by [`is_cancelled`].
-    cancelled: AtomicBool,
+    cancelled: CancellationToken,
     /// Nobody waits for its outcome, and its thread has been replaced.
     given_up: AtomicBool,
+    /// It left the pool by itself, and its thread has been replaced.
+    seceded: AtomicBool,
+    /// The `timeout` it is over, in seconds.
+    overdue: OnceLock<f64>,
 }
 
 /// How a job ended.
@@ -50,6 +57,8 @@ pub(crate) struct Outcome {
     pub stop: f64,
     /// Which of the pool's threads ran it, from 1.
     pub thread: u64,
+    /// The `timeout` it was over when it ended, in seconds.
+    pub overdue: Option<f64>,
 }
 
 /// A fixed number of threads fed by one queue. Dropping the pool lets the threads end after the jobs they have.
@@ -69,7 +78,7 @@ struct Crew {
 /// Whether the native task that this thread runs should end: nobody wants its result any more, or it is over its
 /// `timeout`. Long tasks ask now and then, and return an error when it is so.
 pub fn is_cancelled() -> bool {
-    FATE.with_borrow(|fate| fate.as_ref().is_some_and(|fate| fate.cancelled.load(Ordering::Relaxed)))
+    FATE.with_borrow(|fate| fate.as_ref().is_some_and(|fate| fate.cancelled.is_cancelled()))
 }
 
 impl NativePool {
@@ -84,11 +93,28 @@ impl NativePool {
         Ok(NativePool { jobs, crew })
     }
 
-    /// Tells a job that it should end.
-    pub(crate) fn cancel(&self, key: &Key, run_id: RunId) {
-        if let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)) {
-            fate.cancelled.store(true, Ordering::Relaxed);
+    /// Tells a job that it should end; `limit` is the `timeout` that it is over.
+    pub(crate) fn cancel(&self, key: &Key, run_id: RunId, limit: Option<f64>) {
+        if let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)).cloned() {
+            if let Some(limit) = limit {
+                // Once is enough: a task has one limit.
+                let _ = fate.overdue.set(limit);
+            }
+            fate.cancelled.cancel();
         }
+    }
+
+    /// Takes a running job out of the pool: another thread is started in place of the one it holds, which ends with the
+    /// job. False when it has left already, or has ended.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub(crate) fn secede(&self, key: &Key, run_id: RunId) -> std::io::Result<bool> {
+        let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)).cloned() else { return Ok(false) };
+        if fate.seceded.swap(true, Ordering::AcqRel) {
+            return Ok(false);
+        }
+        self.crew.start_thread().map(|()| true)
     }
 
     /// Stops waiting for a job, and starts another thread in place of the one it holds. False when the job has ended.
@@ -97,15 +123,23 @@ impl NativePool {
     /// When the system has no more threads.
     pub(crate) fn give_up(&self, key: &Key, run_id: RunId) -> std::io::Result<bool> {
         let Some(fate) = self.crew.fates().remove(&(key.clone(), run_id)) else { return Ok(false) };
-        fate.cancelled.store(true, Ordering::Relaxed);
+        fate.cancelled.cancel();
         fate.given_up.store(true, Ordering::Release);
-        self.crew.start_thread()?;
+        if !fate.seceded.load(Ordering::Acquire) {
+            self.crew.start_thread()?;
+        }
         Ok(true)
     }
 
     /// Queues a job. The worker's state sends no more at a time than there are threads.
     pub(crate) fn submit(&self, job: Job) {
-        self.crew.fates().insert(job.run.clone(), Arc::default());
+        let fate = Fate {
+            cancelled: job.context.cancelled.clone(),
+            given_up: AtomicBool::new(false),
+            seceded: AtomicBool::new(false),
+            overdue: OnceLock::new(),
+        };
+        self.crew.fates().insert(job.context.run(), Arc::new(fate));
         self.jobs.send(job).expect("the pool's threads take jobs until it is dropped");
     }
 }
@@ -130,9 +164,10 @@ impl Crew {
     }
 }
 
-/// Runs a job. False when the job was given up meanwhile, and the thread with it.
+/// Runs a job. False when the thread has been replaced meanwhile: the job was given up, or left the pool.
 fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
-    let Job { function, context, args, run, done } = job;
+    let Job { function, context, args, done } = job;
+    let run = context.run();
     let fate = crew.upgrade().and_then(|crew| crew.fates().get(&run).cloned());
     FATE.set(fate.clone());
     let start = crate::clock::unix_now();
@@ -142,16 +177,18 @@ fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
     RUNNING.set(false);
     let result = called.unwrap_or_else(|payload| {
         let message = panic_message(&*payload);
-        Err(NativeError::Panicked { message, location: LAST_PANIC.take() })
+        let (location, backtrace) = LAST_PANIC.take().unzip();
+        Err(NativeError::Panicked { message, location: location.flatten(), backtrace })
     });
     FATE.set(None);
     // Whoever removes it decides what became of the job.
     let waited_for = crew.upgrade().is_none_or(|crew| crew.fates().remove(&run).is_some());
-    if !waited_for && fate.is_some_and(|fate| fate.given_up.load(Ordering::Acquire)) {
+    if !waited_for && fate.as_ref().is_some_and(|fate| fate.given_up.load(Ordering::Acquire)) {
         return false;
     }
-    done(Outcome { result, start, stop: crate::clock::unix_now(), thread });
-    true
+    let overdue = fate.as_ref().and_then(|fate| fate.overdue.get().copied());
+    done(Outcome { result, start, stop: crate::clock::unix_now(), thread, overdue });
+    !fate.is_some_and(|fate| fate.seceded.load(Ordering::Acquire))
 }
 
 /// Ends a native task that goes on after its limit.
@@ -175,7 +212,8 @@ pub(crate) fn give_up(shared: &Arc<Shared>, overdue: &Overdue) {
 thread_local! {
     static RUNNING: RefCell<bool> = const { RefCell::new(false) };
     static FATE: RefCell<Option<Arc<Fate>>> = const { RefCell::new(None) };
-    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Where the last panic of a task was, and the calls that led there.
+    static LAST_PANIC: RefCell<Option<(Option<String>, String)>> = const { RefCell::new(None) };
 }
 
 /// Notes where a task panicked. Panics outside tasks go to the hook that was there before.
@@ -185,12 +223,26 @@ fn install_panic_hook() {
         let previous: Arc<dyn Fn(&panic::PanicHookInfo<'_>) + Send + Sync> = Arc::from(panic::take_hook());
         panic::set_hook(Box::new(move |info| {
             if RUNNING.with_borrow(|running| *running) {
-                LAST_PANIC.set(info.location().map(ToString::to_string));
+                let backtrace = frames_of_task(&Backtrace::force_capture().to_string());
+                LAST_PANIC.set(Some((info.location().map(ToString::to_string), backtrace)));
             } else {
                 previous(info);
             }
         }));
     });
+}
+
+/// The lines of a backtrace between the panic's machinery and that of the pool.
+fn frames_of_task(backtrace: &str) -> String {
+    let mut lines: Vec<&str> = backtrace.lines().collect();
+    if let Some(end) = lines.iter().position(|line| line.contains("executor::native::run")) {
+        lines.truncate(end);
+    }
+    let frame = |line: &&str| line.split_once(": ").is_some_and(|(n, _)| n.trim().parse::<u32>().is_ok());
+    let machinery = |line: &&str| ["core::panicking::", "rust_begin_unwind", "std::panicking::"].iter().any(|it| line.contains(it));
+    let start = lines.iter().rposition(|line| machinery(line)).map_or(0, |last| last + 1);
+    let first = lines[start..].iter().position(frame).map_or(lines.len(), |n| start + n);
+    lines[first..].iter().take(BACKTRACE_LINES_MAX).copied().collect::<Vec<_>>().join("\n")
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
@@ -207,8 +259,8 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    fn context() -> TaskContext {
-        TaskContext { key: "k".into(), worker: "tcp://127.0.0.1:1".into() }
+    fn context(key: &str) -> TaskContext {
+        TaskContext::without_worker(key.into(), 1)
     }
 
     fn function(call: fn(&TaskContext, Vec<ArgSlot>) -> Result<NativeValue, NativeError>) -> NativeFunction {
@@ -218,7 +270,7 @@ mod tests {
     fn outcome_of(pool: &NativePool, function: NativeFunction) -> Outcome {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |outcome| send.send(outcome).expect("the test waits"));
-        pool.submit(Job { function, context: context(), args: Vec::new(), run: ("k".into(), 1), done });
+        pool.submit(Job { function, context: context("k"), args: Vec::new(), done });
         receive.recv_timeout(Duration::from_secs(20)).expect("the job ends")
     }
 
@@ -233,18 +285,19 @@ mod tests {
             Ok(NativeValue::new(0_i64))
         });
         let submit = |key: &str| {
-            let (send, key) = (send.clone(), Key::from(key));
-            let (run, done) = ((key.clone(), 1), Box::new(move |_| send.send(key).expect("the test waits")));
-            pool.submit(Job { function: wait, context: context(), args: Vec::new(), run, done });
+            let (send, context) = (send.clone(), context(key));
+            let key = Key::from(key);
+            let done = Box::new(move |_| send.send(key).expect("the test waits"));
+            pool.submit(Job { function: wait, context, args: Vec::new(), done });
         };
         submit("cancelled");
-        pool.cancel(&"cancelled".into(), 1);
+        pool.cancel(&"cancelled".into(), 1, None);
         assert_eq!(receive.recv_timeout(DEADLINE).expect("it ends"), "cancelled".into());
         submit("stuck");
         submit("next");
         assert!(pool.give_up(&"stuck".into(), 1).expect("a thread"));
         assert!(!pool.give_up(&"stuck".into(), 1).expect("no thread is needed"));
-        pool.cancel(&"next".into(), 1);
+        pool.cancel(&"next".into(), 1, None);
         assert_eq!(receive.recv_timeout(DEADLINE).expect("another thread runs it"), "next".into());
     }
 
@@ -252,9 +305,13 @@ mod tests {
     fn a_panic_fails_its_task_and_the_thread_goes_on() {
         let pool = NativePool::start(1).expect("threads");
         let outcome = outcome_of(&pool, function(|_, _| panic!("out of {}", "luck")));
-        let Err(NativeError::Panicked { message, location }) = outcome.result else { panic!("expected a panic") };
+        let Err(NativeError::Panicked { message, location, backtrace }) = outcome.result else {
+            panic!("expected a panic")
+        };
         assert_eq!(message, "out of luck");
         assert!(location.is_some_and(|place| place.contains("native.rs")));
+        let backtrace = backtrace.expect("always there");
+        assert!(!backtrace.contains("core::panicking") && !backtrace.contains("native::run"), "{backtrace}");
         let outcome = outcome_of(&pool, function(|_, _| Ok(NativeValue::new(7_i64))));
         assert_eq!(*outcome.result.expect("returns").downcast::<i64>().expect("an i64"), 7);
         assert!(outcome.start <= outcome.stop);

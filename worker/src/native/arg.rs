@@ -18,8 +18,10 @@ pub enum ArgSlot {
     Native(NativeValue),
     /// A result that came from elsewhere.
     Payload(Payload),
-    /// Several collected into a list.
+    /// Several collected into a list or tuple.
     List(Vec<ArgSlot>),
+    /// Several collected into a map, by packed keys.
+    Map(Vec<(Bytes, ArgSlot)>),
 }
 
 /// An argument of type `T`: its own, or shared with the worker's store.
@@ -74,40 +76,69 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Arg<T> {
                     native::unpack_value(&payload).map(Arg::Owned).map_err(|_| wrong(value.type_name().to_owned()))
                 }
             },
-            ArgSlot::List(items) => {
-                let packed = pack_list(items)?;
+            ArgSlot::List(_) | ArgSlot::Map(_) => {
+                let mut packed = Vec::new();
+                append(&mut packed, &slot)?;
                 rmp_serde::from_slice(&packed)
                     .map(Arg::Owned)
-                    .map_err(|e| wrong(format!("a list of results that does not fit: {e}")))
+                    .map_err(|e| wrong(format!("results that do not fit: {e}")))
+            }
+        }
+    }
+
+    /// Turns a slot into a share of a value: without a copy when it is a result of this worker.
+    ///
+    /// # Errors
+    /// As [`Arg::from_slot`].
+    pub fn shared(function: &'static str, index: usize, slot: ArgSlot) -> Result<Arc<T>, NativeError> {
+        Arg::<T>::from_slot(function, index, slot).map(|arg| match arg {
+            Arg::Owned(value) => Arc::new(value),
+            Arg::Shared(value) => value,
+        })
+    }
+
+    /// Turns a slot into a list of shares: results of this worker are not copied.
+    ///
+    /// # Errors
+    /// As [`Arg::from_slot`].
+    pub fn shared_list(function: &'static str, index: usize, slot: ArgSlot) -> Result<Vec<Arc<T>>, NativeError> {
+        match slot {
+            ArgSlot::List(items) => items.into_iter().map(|item| Arg::shared(function, index, item)).collect(),
+            ArgSlot::Inline(_) | ArgSlot::Native(_) | ArgSlot::Payload(_) | ArgSlot::Map(_) => {
+                Ok(Arg::<Vec<Arc<T>>>::from_slot(function, index, slot)?.into_owned())
             }
         }
     }
 }
 
-fn pack_list(items: Vec<ArgSlot>) -> Result<Vec<u8>, NativeError> {
-    let mut packed = Vec::new();
-    let len = u32::try_from(items.len()).map_err(|_| NativeError::Failed("a list of over 2^32 results".to_owned()))?;
-    rmp::encode::write_array_len(&mut packed, len).expect("writing to memory does not fail");
-    for item in items {
-        match item {
-            ArgSlot::Inline(bytes) => packed.extend_from_slice(&bytes),
-            ArgSlot::Native(value) => append_frames(&mut packed, &value.to_payload()?)?,
-            ArgSlot::Payload(payload) => append_frames(&mut packed, &payload)?,
-            ArgSlot::List(inner) => packed.extend(pack_list(inner)?),
+/// Packs a slot as a part of a larger value.
+fn append(packed: &mut Vec<u8>, slot: &ArgSlot) -> Result<(), NativeError> {
+    let len = |n: usize| u32::try_from(n).map_err(|_| NativeError::Failed("over 2^32 results in one argument".to_owned()));
+    match slot {
+        ArgSlot::Inline(bytes) => packed.extend_from_slice(bytes),
+        ArgSlot::Native(value) => append_packed(packed, &value.to_payload()?)?,
+        ArgSlot::Payload(payload) => append_packed(packed, payload)?,
+        ArgSlot::List(items) => {
+            rmp::encode::write_array_len(packed, len(items.len())?).expect("writing to memory does not fail");
+            for item in items {
+                append(packed, item)?;
+            }
+        }
+        ArgSlot::Map(entries) => {
+            rmp::encode::write_map_len(packed, len(entries.len())?).expect("writing to memory does not fail");
+            for (key, item) in entries {
+                packed.extend_from_slice(key);
+                append(packed, item)?;
+            }
         }
     }
-    Ok(packed)
+    Ok(())
 }
 
-fn append_frames(packed: &mut Vec<u8>, payload: &Payload) -> Result<(), NativeError> {
-    let unreadable = |e: &dyn std::fmt::Display| NativeError::Failed(format!("unreadable result in a list: {e}"));
-    let header = payload.sub_header().map_err(|e| unreadable(&e))?;
-    if header.serializer.as_deref() != Some(native::VALUE_SERIALIZER) {
-        return Err(unreadable(&format_args!("serialised with {:?}", header.serializer)));
-    }
-    for frame in payload.logical_frames().map_err(|e| unreadable(&e))? {
-        packed.extend_from_slice(&frame);
-    }
+fn append_packed(packed: &mut Vec<u8>, payload: &Payload) -> Result<(), NativeError> {
+    let part = native::packed(payload);
+    let part = part.map_err(|error| NativeError::Failed(format!("unreadable result in a collection: {error}")))?;
+    packed.extend_from_slice(&part);
     Ok(())
 }
 
@@ -138,5 +169,20 @@ mod tests {
         ];
         let list = Arg::<Vec<i64>>::from_slot("f", 0, ArgSlot::List(slots)).expect("integers");
         assert_eq!(*list, [1, 2, 3]);
+    }
+
+    #[test]
+    fn lists_of_shares_and_maps_hold_results() {
+        let value = NativeValue::new("text".to_owned());
+        let slot = ArgSlot::List(vec![ArgSlot::Native(value.clone()), ArgSlot::Native(value.clone())]);
+        let list = Arg::<String>::shared_list("f", 0, slot).expect("texts");
+        assert!(Arc::ptr_eq(&list[0], &value.downcast().expect("a text")));
+        let key = Bytes::from(rmp_serde::to_vec("a").expect("packs"));
+        let map = Arg::<std::collections::BTreeMap<String, String>>::from_slot(
+            "f",
+            0,
+            ArgSlot::Map(vec![(key, ArgSlot::Native(value))]),
+        );
+        assert_eq!(map.expect("a map")["a"], "text");
     }
 }

@@ -4,24 +4,17 @@
 //! [`NativeValue`]: tasks on the same worker share it by reference, and it is packed only when it leaves.
 
 mod arg;
+mod context;
 mod registry;
 mod value;
 
 pub use crate::executor::native::is_cancelled;
 pub use arg::{Arg, ArgSlot};
+pub use context::TaskContext;
 pub use registry::{NativeFunction, Registry, RegistryError};
 pub use value::NativeValue;
 
 use std::fmt;
-
-/// What a native task can ask of its worker while it runs.
-#[derive(Debug, Clone)]
-pub struct TaskContext {
-    /// The key of the running task.
-    pub key: dask_protocol::Key,
-    /// The worker's address.
-    pub worker: dask_protocol::Address,
-}
 
 /// Why a native task has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -66,7 +59,15 @@ pub enum NativeError {
         message: String,
         /// `file:line:column`, if known.
         location: Option<String>,
+        /// The calls that led there, innermost first, if the binary has debug information.
+        backtrace: Option<String>,
     },
+    /// It was waiting when it was cancelled, or over its `timeout`.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// The worker closed under it.
+    #[error("the worker is closing")]
+    WorkerClosed,
     /// The result could not be packed to leave the worker.
     #[error("result of type {type_name} cannot be serialised: {reason}")]
     Unserialisable {

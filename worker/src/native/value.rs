@@ -40,8 +40,13 @@ impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
 impl NativeValue {
     /// Takes a value; its size is what it would take packed.
     pub fn new<T: Serialize + Send + Sync + 'static>(value: T) -> NativeValue {
-        let nbytes = packed_size(&value);
-        NativeValue { value: Arc::new(value), vtable: T::VTABLE, nbytes }
+        NativeValue::shared(Arc::new(value))
+    }
+
+    /// Takes a share of a value that others hold too.
+    pub fn shared<T: Serialize + Send + Sync + 'static>(value: Arc<T>) -> NativeValue {
+        let nbytes = packed_size(&*value);
+        NativeValue { value, vtable: T::VTABLE, nbytes }
     }
 
     /// The name of its Rust type.

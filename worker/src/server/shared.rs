@@ -1,5 +1,7 @@
 //! What all parts of a running worker share.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -82,6 +84,10 @@ pub(crate) struct Shared {
     pub spilling: Option<Spilling>,
     pub pool: ConnectionPool,
     pub native: NativePool,
+    /// What waits on behalf of native tasks.
+    pub runtime: tokio::runtime::Handle,
+    /// What native tasks share, by type.
+    task_states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Set before the worker registers, if it has one; another may take its place.
     pub(super) python: RwLock<Option<Arc<Python>>>,
     /// How to start another one.
@@ -116,6 +122,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The value of this type that native tasks share.
+    pub(crate) fn task_state(
+        &self,
+        of: TypeId,
+        make: impl FnOnce() -> Arc<dyn Any + Send + Sync>,
+    ) -> Arc<dyn Any + Send + Sync> {
+        let mut states = self.task_states.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(states.entry(of).or_insert_with(make))
+    }
+
     /// A worker that is not registered yet. [`Worker::start`](super::Worker::start) calls this.
     pub(crate) fn new(
         identity: Identity,
@@ -136,6 +152,8 @@ impl Shared {
             spilling,
             pool,
             native,
+            runtime: tokio::runtime::Handle::current(),
+            task_states: Mutex::default(),
             python: RwLock::default(),
             python_start: OnceLock::new(),
             python_reading: Mutex::default(),

@@ -1,0 +1,69 @@
+//! Clusters that change: more and fewer workers, by hand and by load, and what a dropped cluster leaves.
+
+use std::time::{Duration, Instant};
+
+use dask::LocalCluster;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[dask::task]
+fn wait_ms(milliseconds: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    milliseconds
+}
+
+#[dask::task]
+fn square(n: u64) -> u64 {
+    n * n
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_down_keeps_results() {
+    let cluster = LocalCluster::builder().workers(3).threads_per_worker(1).start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let futures = client.map((0..60).map(square));
+    client.wait(&futures).await.expect("all run");
+    cluster.scale(1).await.expect("shrinks");
+    assert_eq!(cluster.worker_addresses().await.len(), 1);
+    assert_eq!(client.gather(&futures).await, Ok((0..60).map(|n| n * n).collect()));
+    cluster.scale(2).await.expect("grows");
+    assert_eq!(cluster.worker_addresses().await.len(), 2);
+    assert_eq!(client.submit(square(9)).await, Ok(81));
+    client.close().await;
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adapting_follows_the_load_up_and_down() {
+    let mut cluster = LocalCluster::builder().workers(1).threads_per_worker(1).start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    cluster.adapt(1, 3);
+    // The first tasks teach the scheduler what such a task takes: far more than one worker's five seconds.
+    let futures = client.map((0..40).map(|_| wait_ms(400)));
+    let since = Instant::now();
+    while cluster.worker_addresses().await.len() < 3 {
+        assert!(since.elapsed() < PATIENCE, "the load asks for more workers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(futures);
+    while cluster.worker_addresses().await.len() > 1 {
+        assert!(since.elapsed() < PATIENCE, "nobody needs so many workers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.submit(square(3)).await, Ok(9));
+    client.close().await;
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_cluster_shuts_down() {
+    let cluster = LocalCluster::builder().workers(1).start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let address = cluster.address().clone();
+    drop(cluster);
+    let since = Instant::now();
+    while client.scheduler_info().await.is_ok() {
+        assert!(since.elapsed() < PATIENCE, "{address} still answers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
