@@ -20,4 +20,4 @@ pub use coordinate::{CoordinateError, Event, Item, Lease, Queue, Semaphore, Vari
 pub use error::{ClientError, TaskError};
 pub use future::{Future, Join, Status, as_completed, join};
 pub use graph::{GraphBuilder, GraphError, Node};
-pub use python::{PythonCall, python};
+pub use python::{IntoPythonArg, PythonCall, python};

@@ -5,9 +5,12 @@ use std::borrow::Cow;
 use dask_protocol::native::NativeArg;
 use dask_protocol::pickle::{PickleValue, PythonArg};
 use dask_protocol::{Key, Payload, Value, pickle};
+use serde::Serialize;
 
 use crate::call::{CallArg, IntoArg, TaskCall};
 use crate::error::TaskError;
+use crate::future::Future;
+use crate::graph::Node;
 
 /// A call of an importable Python function: for workers that have Python, ours or upstream's.
 ///
@@ -40,7 +43,15 @@ pub fn python(function: &str) -> PythonCall {
 impl PythonCall {
     /// One more argument.
     #[must_use]
-    pub fn arg<T>(mut self, value: impl IntoArg<T>) -> PythonCall {
+    pub fn arg(mut self, value: impl IntoPythonArg) -> PythonCall {
+        let at = self.args.len() - self.names.len();
+        self.args.insert(at, value.into_python_arg());
+        self
+    }
+
+    /// One more argument, of a type that is named: for collections of futures, `.arg_as::<Vec<f64>>(futures)`.
+    #[must_use]
+    pub fn arg_as<T>(mut self, value: impl IntoArg<T>) -> PythonCall {
         let at = self.args.len() - self.names.len();
         self.args.insert(at, value.into_arg());
         self
@@ -48,8 +59,8 @@ impl PythonCall {
 
     /// One more argument by name.
     #[must_use]
-    pub fn kwarg<T>(mut self, name: &str, value: impl IntoArg<T>) -> PythonCall {
-        self.args.push(value.into_arg());
+    pub fn kwarg(mut self, name: &str, value: impl IntoPythonArg) -> PythonCall {
+        self.args.push(value.into_python_arg());
         self.names.push(name.to_owned());
         self
     }
@@ -63,6 +74,36 @@ impl PythonCall {
         call
     }
 }
+
+/// What may stand for an argument of a Python function: any plain value, a future or a node.
+pub trait IntoPythonArg {
+    /// Packs it.
+    fn into_python_arg(self) -> CallArg;
+}
+
+impl<T: Serialize> IntoPythonArg for T {
+    fn into_python_arg(self) -> CallArg {
+        IntoArg::<T>::into_arg(self)
+    }
+}
+
+macro_rules! later {
+    ($($later:ident),+) => {
+        $(
+            impl<T> IntoPythonArg for $later<T> {
+                fn into_python_arg(self) -> CallArg {
+                    IntoArg::<T>::into_arg(self)
+                }
+            }
+            impl<T> IntoPythonArg for &$later<T> {
+                fn into_python_arg(self) -> CallArg {
+                    IntoArg::<T>::into_arg(self)
+                }
+            }
+        )+
+    };
+}
+later!(Future, Node);
 
 /// The function of a call, and the names of its last arguments.
 #[derive(Debug)]

@@ -135,7 +135,8 @@ async fn futures_stand_inside_collections() {
     assert_eq!(client.submit(or_zero(Some(seven.clone()))).await, Ok(7));
     assert_eq!(client.submit(or_zero(None::<i64>)).await, Ok(0));
     assert_eq!(seven.then(|seven| or_zero(Some(seven.clone()))).await, Ok(7));
-    assert_eq!(client.submit(number(&5)).await, Ok(5), "a reference to a value");
+    let names = BTreeMap::from([("b".to_owned(), 2)]);
+    assert_eq!(client.submit(lookup(&names, "b")).await, Ok(Some(2)), "a reference to a value");
     end(cluster, client).await;
 }
 

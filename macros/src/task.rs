@@ -105,11 +105,8 @@ fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, output: &Outp
             }
         }
     });
-    let called = if asyncness.is_some() {
-        quote!(_context.block_on(__run(#(#passed),*))?)
-    } else {
-        quote!(__run(#(#passed),*))
-    };
+    let called =
+        if asyncness.is_some() { quote!(_context.block_on(__run(#(#passed),*))?) } else { quote!(__run(#(#passed),*)) };
     let kept = if output.shared { quote!(shared) } else { quote!(new) };
     let finish = if output.fallible {
         quote! {

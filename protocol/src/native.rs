@@ -132,7 +132,9 @@ pub fn packed(payload: &Payload) -> Result<Bytes, DecodeError> {
     let value = loads_plain(&pickle, buffers).map_err(|error| DecodeError::Body(error.to_string()))?;
     if let Some(object) = value.first_opaque() {
         let (module, name) = (&object.module, &object.name);
-        return Err(DecodeError::Body(format!("it holds a Python object ({module}.{name}), which only Python can read")));
+        return Err(DecodeError::Body(format!(
+            "it holds a Python object ({module}.{name}), which only Python can read"
+        )));
     }
     rmp_serde::to_vec_named(&value.to_value()).map(Bytes::from).map_err(|error| DecodeError::Body(error.to_string()))
 }
@@ -166,7 +168,8 @@ mod tests {
     #[test]
     fn plain_pickles_are_values_and_objects_are_named() {
         // pickle.dumps({"a": (1, 2.5)}) and pickle.dumps(fractions.Fraction)
-        let plain = Bytes::from_static(b"\x80\x04\x95\x16\0\0\0\0\0\0\0}\x94\x8c\x01a\x94K\x01G@\x04\0\0\0\0\0\0\x86\x94s.");
+        let plain =
+            Bytes::from_static(b"\x80\x04\x95\x16\0\0\0\0\0\0\0}\x94\x8c\x01a\x94K\x01G@\x04\0\0\0\0\0\0\x86\x94s.");
         let payload = Payload::serialized_pickle(plain, vec![]);
         let value: std::collections::BTreeMap<String, (i64, f64)> = unpack_value(&payload).expect("plain");
         assert_eq!(value["a"], (1, 2.5));

@@ -40,10 +40,13 @@ async fn rust_and_python_submit_each_others_functions_and_share_names() {
     assert_eq!(hypot.result().await, Ok(5.0));
     let text = client.submit(python("json.dumps").arg(vec![1, 2]).kwarg("indent", 1).returns::<String>());
     assert_eq!(text.result().await.as_deref(), Ok("[\n 1,\n 2\n]"));
-    let total = client.submit(python("builtins:sum").arg::<Vec<f64>>(vec![hypot.clone(), hypot.clone()]).returns::<f64>());
+    let total =
+        client.submit(python("builtins:sum").arg_as::<Vec<f64>>(vec![hypot.clone(), hypot.clone()]).returns::<f64>());
     assert_eq!(total.result().await, Ok(10.0));
     let map = std::collections::BTreeMap::from([("a".to_owned(), hypot.clone())]);
-    let listed = client.submit(python("builtins:sorted").arg(map).returns::<Vec<String>>());
+    let listed = client.submit(
+        python("builtins:sorted").arg_as::<std::collections::BTreeMap<String, f64>>(map).returns::<Vec<String>>(),
+    );
     assert_eq!(listed.result().await, Ok(vec!["a".to_owned()]));
 
     // One graph of both: Rust, Python on its result, Rust on that.
@@ -64,7 +67,7 @@ async fn rust_and_python_submit_each_others_functions_and_share_names() {
 
     let shared = client.variable::<f64>("from-rust");
     shared.set(&2.5).await.expect("sets");
-    client.publish("rust-data", &[future.clone()], false).await.expect("publishes");
+    client.publish("rust-data", std::slice::from_ref(&future), false).await.expect("publishes");
     let jobs = client.queue::<String>("jobs", None).await.expect("made");
     jobs.put(&"first job".to_owned(), None).await.expect("put");
 

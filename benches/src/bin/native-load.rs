@@ -115,7 +115,9 @@ async fn run(case: Case) -> Result<(), Failure> {
     match case {
         Case::Throughput { tasks, .. } => throughput(&client, tasks).await?,
         Case::RoundTrip { count, .. } => round_trip(&client, count).await?,
-        Case::Coarse { tasks, place } => coarse(&client, tasks, place.workers as u64 * u64::from(place.threads)).await?,
+        Case::Coarse { tasks, place } => {
+            coarse(&client, tasks, place.workers as u64 * u64::from(place.threads)).await?
+        }
     }
     client.close().await;
     if let Some(cluster) = cluster {
@@ -163,7 +165,12 @@ async fn round_trip(client: &Client, count: usize) -> Result<(), Failure> {
     let mut times = times.split_off(WARM_UP);
     times.sort_unstable();
     let at = |share: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
         let index = ((times.len() - 1) as f64 * share) as usize;
         times[index].as_secs_f64() * 1e6
     };

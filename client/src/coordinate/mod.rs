@@ -167,7 +167,11 @@ fn seconds(timeout: Option<Duration>) -> Option<f64> {
 }
 
 impl Client {
-    pub(crate) async fn rpc<A: Serialize, R: DeserializeOwned>(&self, op: &str, args: &A) -> Result<R, CoordinateError> {
+    pub(crate) async fn rpc<A: Serialize, R: DeserializeOwned>(
+        &self,
+        op: &str,
+        args: &A,
+    ) -> Result<R, CoordinateError> {
         let reply = self.session().pool().call(self.scheduler(), op, args).await;
         reply.map_err(|source| CoordinateError::Comm { scheduler: self.scheduler().clone(), source })
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dask_protocol::message::{QueueFutureRelease, QueueRelease};
 use dask_protocol::{Key, Value};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{CoordinateError, Item, Named, Put, Record, seconds};
 use crate::future::Future;

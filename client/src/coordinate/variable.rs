@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use dask_protocol::message::{VariableDelete, VariableFutureReceived};
 use dask_protocol::{Key, Value};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{CoordinateError, Item, Named, Put, Record, seconds};
 use crate::future::Future;

@@ -129,7 +129,7 @@ impl LocalClusterBuilder {
         self
     }
 
-    /// Which Python the workers use for Python tasks (default none: native tasks only).
+    /// Which Python the workers use for Python tasks, and the scheduler for collections (default none: native tasks only).
     #[must_use]
     pub fn python(mut self, python: PythonChoice) -> LocalClusterBuilder {
         self.python = python;
@@ -151,6 +151,10 @@ impl LocalClusterBuilder {
         let options = SchedulerOptions {
             listen: vec![Address::from_parts("tcp", "127.0.0.1", 0)],
             dashboard_address: self.dashboard_address.clone(),
+            python: match &self.python {
+                PythonChoice::Path(path) => Some(path.clone()),
+                PythonChoice::Auto | PythonChoice::Off => None,
+            },
             ..SchedulerOptions::default()
         };
         let scheduler = Scheduler::start(options).await.map_err(|e| ClusterError::Scheduler(e.to_string()))?;

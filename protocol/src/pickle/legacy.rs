@@ -10,6 +10,7 @@ use rustc_hash::{FxBuildHasher, FxHashSet};
 use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, NONE, Name, Node, NodeId};
 use super::error::PickleError;
 use super::map_expr::is_reference_class;
+use super::python_task::NATIVE;
 use super::task_node::{TASK_SPEC, TaskReader};
 use crate::key::Key;
 
@@ -161,7 +162,7 @@ impl<'a> Converter<'a> {
                 !matches!(self.arena.global(head), Some(("builtins", "Ellipsis" | "NotImplemented")))
             }
             Node::Reduce { function, .. } => match self.arena.global(function) {
-                Some(("functools", "partial")) => true,
+                Some(("functools", "partial") | NATIVE) => true,
                 Some((module, "_make_function")) if module.starts_with("cloudpickle") => true,
                 Some((module, _)) if module.starts_with("numpy") => false,
                 Some(_) | None => return Err(PickleError::unsupported("a tuple of its graph begins with an object")),

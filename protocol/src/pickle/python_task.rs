@@ -13,8 +13,8 @@ use super::value::PickleValue;
 use crate::key::Key;
 use crate::native::{NativeArg, NativeCall};
 
-/// Module of the Python package whose `native` names our functions.
-const NATIVE_MODULE: &str = "dask_rs";
+/// The class of our Python package whose instances name our functions.
+pub(super) const NATIVE: (&str, &str) = ("dask_rs", "native");
 /// What such a pickle contains whatever else it holds: looked for before it is read.
 const NATIVE_MARK: &[u8] = b"dask_rs";
 /// Slots of a pickled `Task` before its arguments and its function; see [`super::task_node`].
@@ -135,14 +135,12 @@ pub fn read_native_task(pickle: &Bytes, buffers: &[Bytes]) -> Result<Option<Nati
         return Err(wrong("arguments have to be given by position".to_owned()));
     }
     let args = arena.sequence(slots[ARGS_SLOT]).ok_or_else(|| wrong("its arguments cannot be read".to_owned()))?;
-    let mut reader = ArgReader {
-        keys: TaskReader::new(&arena),
-        values: Decoder::new(&arena, buffers, pickle.len()),
-        arena: &arena,
-    };
-    let args = args.iter().enumerate().map(|(index, &arg)| {
-        reader.read(arg, 0).map_err(|reason| wrong(format!("argument {index}: {reason}")))
-    });
+    let mut reader =
+        ArgReader { keys: TaskReader::new(&arena), values: Decoder::new(&arena, buffers, pickle.len()), arena: &arena };
+    let args = args
+        .iter()
+        .enumerate()
+        .map(|(index, &arg)| reader.read(arg, 0).map_err(|reason| wrong(format!("argument {index}: {reason}"))));
     Ok(Some(NativeCall { args: args.collect::<Result<_, _>>()?, function: function.clone() }))
 }
 
@@ -159,7 +157,7 @@ fn state_of(arena: &Arena, id: NodeId, class_name: &str) -> Option<Vec<NodeId>> 
 /// `name` of `dask_rs.native(name)`.
 fn native_name(arena: &Arena, id: NodeId) -> Option<String> {
     let Node::Reduce { function, args } = arena.node(id) else { return None };
-    if arena.global(function)? != (NATIVE_MODULE, "native") {
+    if arena.global(function)? != NATIVE {
         return None;
     }
     let args = arena.sequence(args)?;

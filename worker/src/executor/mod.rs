@@ -285,7 +285,8 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
 /// What the client gets for a task that ended in an error when it was told that it is over its limit in seconds.
 fn overdue_error(shared: &Shared, key: &Key, limit: f64, error: &NativeError) -> ErrorInfo {
     let worker = &shared.identity.address;
-    let text = format!("task {key:?} on worker {worker} ran longer than its timeout of {limit} s; it ended with: {error}");
+    let text =
+        format!("task {key:?} on worker {worker} ran longer than its timeout of {limit} s; it ended with: {error}");
     describe("TimeoutError", &text)
 }
 

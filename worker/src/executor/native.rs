@@ -239,8 +239,9 @@ fn frames_of_task(backtrace: &str) -> String {
         lines.truncate(end);
     }
     let frame = |line: &&str| line.split_once(": ").is_some_and(|(n, _)| n.trim().parse::<u32>().is_ok());
-    let machinery = |line: &&str| ["core::panicking::", "rust_begin_unwind", "std::panicking::"].iter().any(|it| line.contains(it));
-    let start = lines.iter().rposition(|line| machinery(line)).map_or(0, |last| last + 1);
+    let machinery =
+        |line: &&str| ["core::panicking::", "rust_begin_unwind", "std::panicking::"].iter().any(|it| line.contains(it));
+    let start = lines.iter().rposition(machinery).map_or(0, |last| last + 1);
     let first = lines[start..].iter().position(frame).map_or(lines.len(), |n| start + n);
     lines[first..].iter().take(BACKTRACE_LINES_MAX).copied().collect::<Vec<_>>().join("\n")
 }

@@ -113,7 +113,8 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Arg<T> {
 
 /// Packs a slot as a part of a larger value.
 fn append(packed: &mut Vec<u8>, slot: &ArgSlot) -> Result<(), NativeError> {
-    let len = |n: usize| u32::try_from(n).map_err(|_| NativeError::Failed("over 2^32 results in one argument".to_owned()));
+    let len =
+        |n: usize| u32::try_from(n).map_err(|_| NativeError::Failed("over 2^32 results in one argument".to_owned()));
     match slot {
         ArgSlot::Inline(bytes) => packed.extend_from_slice(bytes),
         ArgSlot::Native(value) => append_packed(packed, &value.to_payload()?)?,
