@@ -8,6 +8,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use rustc_hash::FxHashMap;
 
 use crate::call::TaskCall;
+use crate::draw::Picture;
 use crate::error::TaskError;
 use crate::future::Handle;
 
@@ -28,6 +29,8 @@ pub struct GraphBuilder {
     name: String,
     graph: StableDiGraph<Entry, ()>,
     index: FxHashMap<Key, NodeIndex>,
+    /// How many tasks were ever added: culling leaves gaps.
+    added: usize,
     /// Futures that its tasks read: held until the graph is sent.
     held: Vec<Handle>,
 }
@@ -94,7 +97,8 @@ pub enum GraphError {
 impl GraphBuilder {
     /// An empty graph; `name` makes its keys unique on the cluster.
     pub fn new(name: impl Into<String>) -> GraphBuilder {
-        GraphBuilder { name: name.into(), graph: StableDiGraph::new(), index: FxHashMap::default(), held: Vec::new() }
+        let (graph, index) = (StableDiGraph::new(), FxHashMap::default());
+        GraphBuilder { name: name.into(), graph, index, added: 0, held: Vec::new() }
     }
 
     /// Adds a task. Its key is `("<function>-<name>", n)` unless the call has one.
@@ -110,6 +114,7 @@ impl GraphBuilder {
         let sources: Vec<NodeIndex> = reads.iter().filter_map(|key| self.index.get(key).copied()).collect();
         let node = self.graph.add_node(Entry { key: key.clone(), run_spec, reads, annotations: call.annotations() });
         self.index.insert(key.clone(), node);
+        self.added += 1;
         for source in sources {
             self.graph.update_edge(source, node, ());
         }
@@ -118,7 +123,7 @@ impl GraphBuilder {
     }
 
     fn next_key(&self, function: &str) -> Key {
-        let n = i64::try_from(self.graph.node_count()).expect("a graph fits in memory");
+        let n = i64::try_from(self.added).expect("a graph fits in memory");
         Key::tuple([Key::from(format!("{function}-{}", self.name)), Key::from(n)])
     }
 
@@ -143,19 +148,69 @@ impl GraphBuilder {
         self.graph.node_count() == 0
     }
 
+    /// Each task's key and the keys it waits for, those it waits for first. Keys of futures are not in the graph.
+    ///
+    /// # Errors
+    /// [`GraphError::Cycle`] when tasks wait for each other in a circle.
+    pub fn dependencies(&self) -> Result<Vec<(Key, Vec<Key>)>, GraphError> {
+        let waits = |node: &NodeIndex| (self.graph[*node].key.clone(), self.waits_for(*node));
+        Ok(self.order()?.iter().map(waits).collect())
+    }
+
+    /// Drops what none of these tasks needs.
+    ///
+    /// # Errors
+    /// [`GraphError::Unknown`] when one of them is not in this graph.
+    pub fn cull<T>(&mut self, wanted: &[Node<T>]) -> Result<(), GraphError> {
+        let mut needed = rustc_hash::FxHashSet::default();
+        let find = |node: &Node<T>| self.index.get(&node.key).copied();
+        let unknown = |node: &Node<T>| GraphError::Unknown { key: node.key.clone() };
+        let mut pending =
+            wanted.iter().map(|node| find(node).ok_or_else(|| unknown(node))).collect::<Result<Vec<_>, _>>()?;
+        while let Some(node) = pending.pop() {
+            if needed.insert(node) {
+                pending.extend(self.graph.neighbors_directed(node, petgraph::Incoming));
+            }
+        }
+        self.graph.retain_nodes(|_, node| needed.contains(&node));
+        self.index.retain(|_, node| needed.contains(node));
+        Ok(())
+    }
+
     /// The graph in Graphviz' DOT language.
     pub fn to_dot(&self) -> String {
-        let label = |entry: &Entry| entry.key.to_string().replace('"', "'");
-        let mut dot = String::from("digraph {\n  rankdir=BT;\n");
-        for node in self.graph.node_indices() {
-            dot.push_str(&format!("  {} [label=\"{}\"];\n", node.index(), label(&self.graph[node])));
-        }
-        for edge in self.graph.edge_indices() {
-            let (from, to) = self.graph.edge_endpoints(edge).expect("edges of a stable graph have ends");
-            dot.push_str(&format!("  {} -> {};\n", from.index(), to.index()));
-        }
-        dot.push_str("}\n");
-        dot
+        self.picture().0.to_dot()
+    }
+
+    /// The graph as an SVG picture, those that wait above those they wait for.
+    ///
+    /// # Errors
+    /// [`GraphError::Cycle`] when tasks wait for each other in a circle.
+    pub fn to_svg(&self) -> Result<String, GraphError> {
+        let (picture, places) = self.picture();
+        let order: Vec<usize> = self.order()?.iter().map(|node| places[node]).collect();
+        Ok(picture.to_svg(&order))
+    }
+
+    fn picture(&self) -> (Picture, FxHashMap<NodeIndex, usize>) {
+        let places: FxHashMap<NodeIndex, usize> = self.graph.node_indices().zip(0..).collect();
+        let labels = self.graph.node_weights().map(|entry| entry.key.to_string()).collect();
+        let ends = |edge| self.graph.edge_endpoints(edge).expect("edges of a stable graph have ends");
+        let edges = self.graph.edge_indices().map(ends).map(|(from, to)| (places[&from], places[&to])).collect();
+        (Picture { labels, edges }, places)
+    }
+
+    fn order(&self) -> Result<Vec<NodeIndex>, GraphError> {
+        petgraph::algo::toposort(&self.graph, None).map_err(|cycle| self.cycle(cycle.node_id()))
+    }
+
+    /// What a task reads, and what it only waits for.
+    fn waits_for(&self, node: NodeIndex) -> Vec<Key> {
+        let before = self.graph.neighbors_directed(node, petgraph::Incoming).map(|n| self.graph[n].key.clone());
+        let mut keys = self.graph[node].reads.clone();
+        keys.extend(before);
+        dedup(&mut keys);
+        keys
     }
 
     /// The tasks as they travel, dependencies first, and the futures to hold until they are sent.
@@ -163,21 +218,14 @@ impl GraphBuilder {
     /// # Errors
     /// [`GraphError::Cycle`] naming the keys that wait for each other.
     pub(crate) fn into_tasks(self) -> Result<(Vec<NativeTask>, Vec<Handle>), GraphError> {
-        let order = petgraph::algo::toposort(&self.graph, None).map_err(|cycle| self.cycle(cycle.node_id()))?;
+        let order = self.order()?;
+        let waits: Vec<Vec<Key>> = order.iter().map(|&node| self.waits_for(node)).collect();
         let mut graph = self.graph;
-        let mut extra: FxHashMap<NodeIndex, Vec<Key>> = FxHashMap::default();
-        for &node in &order {
-            let before = graph.neighbors_directed(node, petgraph::Incoming).map(|n| graph[n].key.clone());
-            extra.insert(node, before.collect());
-        }
-        let task = |&node: &NodeIndex| {
+        let task = |(node, dependencies): (NodeIndex, Vec<Key>)| {
             let entry = graph.remove_node(node).expect("each node is ordered once");
-            let mut dependencies = entry.reads;
-            dependencies.extend(extra.remove(&node).unwrap_or_default());
-            dedup(&mut dependencies);
             NativeTask { key: entry.key, run_spec: entry.run_spec, dependencies, annotations: entry.annotations }
         };
-        Ok((order.iter().map(task).collect(), self.held))
+        Ok((order.into_iter().zip(waits).map(task).collect(), self.held))
     }
 
     fn cycle(&self, inside: NodeIndex) -> GraphError {
@@ -234,6 +282,21 @@ mod tests {
         graph.after(&a, &b).expect("both there");
         let Err(GraphError::Cycle { keys }) = graph.into_tasks() else { panic!("there is a cycle") };
         assert_eq!(keys.len(), 2);
+    }
+
+    #[test]
+    fn culling_keeps_what_is_needed_and_keys_unique() {
+        let mut graph = GraphBuilder::new("g");
+        let a = graph.add(add(1, 2)).expect("new");
+        let b = graph.add(add(&a, 3)).expect("new");
+        let unused = graph.add(add(&a, 4)).expect("new");
+        graph.cull(std::slice::from_ref(&b)).expect("there");
+        assert_eq!(
+            graph.dependencies().expect("no cycle"),
+            [(a.key().clone(), vec![]), (b.key().clone(), vec![a.key().clone()])]
+        );
+        assert_eq!(graph.cull(std::slice::from_ref(&unused)), Err(GraphError::Unknown { key: unused.key().clone() }));
+        assert_ne!(graph.add(add(5, 6)).expect("a key of its own").key(), unused.key());
     }
 
     #[test]

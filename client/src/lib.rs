@@ -7,6 +7,7 @@
 mod call;
 mod client;
 mod coordinate;
+mod draw;
 mod error;
 mod future;
 mod graph;

@@ -23,7 +23,10 @@
 
 pub mod cli;
 mod cluster;
+#[cfg(doctest)]
+mod compile_fail;
 mod context;
+mod graph;
 pub mod logging;
 pub mod worker;
 
@@ -38,6 +41,7 @@ pub use dask_macros::task;
 pub use dask_protocol::{Address, Key, Value};
 pub use dask_scheduler::{Scheduler, SchedulerOptions};
 pub use dask_worker::native::is_cancelled;
+pub use graph::static_order;
 
 /// Any error, for tasks whose causes differ.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -25,6 +25,8 @@ pub struct GraphTask {
     pub class: NodeClass,
     /// dask's `data_producer`: makes the task count as rootish.
     pub data_producer: bool,
+    /// Whether its function is `dask_rs.native("name")`: a worker needs no Python for it.
+    pub native: bool,
 }
 
 /// The class of a graph node, after `dask._task_spec`.

@@ -123,8 +123,8 @@ fn split_entries(
     }
     let specs = split(arena, &ids, buffers, pickle_len)?;
     let task = |((key, node), spec)| {
-        let super::task_node::TaskNode { class, dependencies, data_producer } = node;
-        GraphTask { key, dependencies, spec, class, data_producer }
+        let super::task_node::TaskNode { class, dependencies, data_producer, native } = node;
+        GraphTask { key, dependencies, spec, class, data_producer, native }
     };
     Ok(Graph { tasks: tasks.into_iter().zip(specs).map(task).collect() })
 }

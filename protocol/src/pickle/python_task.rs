@@ -19,7 +19,7 @@ pub(super) const NATIVE: (&str, &str) = ("dask_rs", "native");
 const NATIVE_MARK: &[u8] = b"dask_rs";
 /// Slots of a pickled `Task` before its arguments and its function; see [`super::task_node`].
 const ARGS_SLOT: usize = 5;
-const FUNCTION_SLOT: usize = 6;
+pub(super) const FUNCTION_SLOT: usize = 6;
 const KWARGS_SLOT: usize = 8;
 /// The arguments of a pickled container node are in the same slot.
 const CONTAINER_ARGS_SLOT: usize = 5;
@@ -155,7 +155,7 @@ fn state_of(arena: &Arena, id: NodeId, class_name: &str) -> Option<Vec<NodeId>> 
 }
 
 /// `name` of `dask_rs.native(name)`.
-fn native_name(arena: &Arena, id: NodeId) -> Option<String> {
+pub(super) fn native_name(arena: &Arena, id: NodeId) -> Option<String> {
     let Node::Reduce { function, args } = arena.node(id) else { return None };
     if arena.global(function)? != NATIVE {
         return None;

@@ -11,6 +11,7 @@ use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, Node, NodeId, TRUE};
 use super::error::PickleError;
 use super::graph::NodeClass;
 use super::numpy_scalar::scalar_key;
+use super::python_task::{FUNCTION_SLOT, native_name};
 use crate::key::{KEY_DEPTH_MAX, Key};
 
 /// Module of dask's graph nodes.
@@ -35,6 +36,7 @@ pub(crate) struct TaskNode {
     pub class: NodeClass,
     pub dependencies: Vec<Key>,
     pub data_producer: bool,
+    pub native: bool,
 }
 
 /// Reads keys and nodes of one arena; equal key nodes give one shared key.
@@ -147,7 +149,8 @@ impl<'a> TaskReader<'a> {
         // Python's set order changes from process to process.
         dependencies.sort_unstable();
         dependencies.dedup();
-        Ok(TaskNode { class, dependencies, data_producer })
+        let native = class == NodeClass::Task && native_name(self.arena, slots[FUNCTION_SLOT]).is_some();
+        Ok(TaskNode { class, dependencies, data_producer, native })
     }
 
     fn call(&mut self, id: NodeId, function: NodeId, args: NodeId) -> Result<TaskNode, PickleError> {
@@ -158,11 +161,14 @@ impl<'a> TaskReader<'a> {
         match name {
             Some((TASK_SPEC, "Alias")) => {
                 let dependencies = vec![self.key(second)?];
-                Ok(TaskNode { class: NodeClass::Alias, dependencies, data_producer: false })
+                Ok(TaskNode { class: NodeClass::Alias, dependencies, data_producer: false, native: false })
             }
-            Some((TASK_SPEC, "DataNode")) => {
-                Ok(TaskNode { class: NodeClass::DataNode, dependencies: Vec::new(), data_producer: true })
-            }
+            Some((TASK_SPEC, "DataNode")) => Ok(TaskNode {
+                class: NodeClass::DataNode,
+                dependencies: Vec::new(),
+                data_producer: true,
+                native: false,
+            }),
             Some(_) | None => Err(odd()),
         }
     }

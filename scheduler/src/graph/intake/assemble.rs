@@ -29,7 +29,7 @@ pub(super) struct Node {
 
 impl From<GraphTask> for Node {
     fn from(task: GraphTask) -> Node {
-        let GraphTask { key, dependencies, spec, class, data_producer } = task;
+        let GraphTask { key, dependencies, spec, class, data_producer, native } = task;
         let (is_task, is_barrier) = match class {
             NodeClass::Task | NodeClass::Alias | NodeClass::Container | NodeClass::Other => (true, false),
             NodeClass::DataNode => (false, false),
@@ -39,7 +39,7 @@ impl From<GraphTask> for Node {
             key,
             dependencies,
             spec: TaskSpec::Pickled(spec),
-            runtime: Runtime::Python,
+            runtime: if native { Runtime::Native } else { Runtime::Python },
             data_producer: data_producer || !is_task,
             is_task,
             is_barrier,

@@ -1,7 +1,7 @@
 //! Graphs of native tasks: nothing to read or materialise, only to cull, order and annotate.
 
 use dask_protocol::message::{NativeTask, StimulusId, UpdateNativeGraph};
-use dask_protocol::{Key, Value};
+use dask_protocol::{Key, Payload, PayloadKind, Value};
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
@@ -14,6 +14,14 @@ use crate::state::{ClientId, Runtime, TaskSpec, UpdateGraph};
 
 /// Native graphs that arrive within this time of each other share a generation, as those of `submit`.
 const NATIVE_FIFO_TIMEOUT_SECONDS: f64 = 0.1;
+
+/// What a worker needs to run this: native clients submit Python's functions, too.
+fn runtime(spec: &Payload) -> Runtime {
+    match spec.kind() {
+        PayloadKind::Serialized => Runtime::Native,
+        PayloadKind::Pickled => Runtime::Python,
+    }
+}
 
 /// Takes in the graph of a native client. Of several tasks with one key the last one counts.
 ///
@@ -33,8 +41,8 @@ pub fn take_native(
         .map(|(key, task)| Node {
             key,
             dependencies: task.dependencies.into_iter().collect::<IndexSet<Key, FxBuildHasher>>().into_iter().collect(),
+            runtime: runtime(&task.run_spec),
             spec: TaskSpec::Payload(task.run_spec),
-            runtime: Runtime::Native,
             data_producer: false,
             is_task: true,
             is_barrier: false,
