@@ -377,4 +377,8 @@ fn remove_directory(path: &Path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => debug!(%error, path = %path.display(), "could not remove a worker's directory"),
     }
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".dirlock");
+    // The next worker in this place would remove it too.
+    let _ = std::fs::remove_file(lock);
 }

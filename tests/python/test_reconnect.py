@@ -2,41 +2,30 @@
 
 import asyncio
 import collections
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from cutting import Proxy
 from distributed import Client
 from distributed.core import connect
+from own_workers import OwnWorker
 from waiting import eventually
 
 # How many times connections are cut under a running graph.
 CUTS = 12
 
 
-class Worker:
+class CutWorker(OwnWorker):
     """A worker of ours behind a proxy."""
 
     def __init__(self, scheduler, log, *options):
         self.proxy = Proxy(scheduler)
-        self.log = log
-        command = [os.environ["DASK_TEST_WORKER_BINARY"], self.proxy.address, "--python", sys.executable]
-        command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--nthreads", "2", *options]
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(command, stderr=stderr)
-
-    def says(self, text):
-        return text in self.log.read_text()
+        super().__init__(self.proxy.address, log, *options)
 
     def close(self):
         self.proxy.close()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.kill()
 
 
 @pytest.fixture
@@ -44,9 +33,9 @@ def cut_worker(address, tmp_path):
     workers = []
 
     def start(*options):
-        worker = Worker(address, tmp_path / f"worker-{len(workers)}", *options)
+        worker = CutWorker(address, tmp_path / f"worker-{len(workers)}", *options)
         workers.append(worker)
-        eventually(lambda: worker.says("Registered to:"), "a registered worker")
+        worker.wait_for("Registered to:")
         return worker
 
     yield start
@@ -107,7 +96,7 @@ def test_cuts_under_a_running_graph_lose_double_and_repeat_nothing(client, cut_w
     assert len(removals(client)) == before
     assert worker.proxy.cuts >= CUTS
     assert worker.says("Back at scheduler")
-    eventually(lambda: worker.says("The scheduler agrees after the cut"), "a comparison that agrees")
+    worker.wait_for("The scheduler agrees after the cut")
     assert not worker.says("disagrees")
 
 
@@ -120,8 +109,8 @@ def test_a_cut_for_longer_than_the_grace_costs_the_worker_and_no_result(client, 
     [gone] = client.scheduler_info()["workers"]
     lost.proxy.block()
     eventually(lambda: gone not in client.scheduler_info()["workers"], "the end of the worker")
-    eventually(lambda: lost.process.poll() is not None, "the end of its process")
-    assert lost.says("no connection in 1 s") and lost.process.returncode == 0
+    assert lost.ended() == 0
+    assert lost.says("no connection in 1 s")
     cut_worker()
     assert [len(value) for value in client.gather(held)] == [1000] * 5
     assert set(runs(path).values()) == {2}
@@ -149,7 +138,7 @@ def test_without_a_grace_a_cut_ends_the_worker(client, cut_worker):
     worker = cut_worker("--reconnect-grace", "0s", "--no-nanny")
     client.wait_for_workers(1, timeout=60)
     worker.proxy.cut()
-    eventually(lambda: worker.process.poll() is not None, "the end of the worker")
+    worker.ended()
     assert worker.says("worker-handle-scheduler-connection-broken")
 
 

@@ -107,6 +107,11 @@ fn workers_come_back_after_cuts() {
     Cluster::start(&[], &[]).pytest(&["test_reconnect.py"]);
 }
 
+#[test]
+fn workers_that_are_told_to_go_hand_over_what_they_hold() {
+    Cluster::start(&[], &[]).pytest(&["test_draining.py"]);
+}
+
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {

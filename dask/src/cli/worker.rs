@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
 
 use clap::Parser;
 use dask_nanny::{Nanny, NannyOptions, NannyTls, PythonOptions, WorkerCommand, worker_environment};
@@ -33,6 +34,8 @@ const LOGGER: &str = "distributed.dask_worker";
 const LIFETIME_REASON: &str = "worker-lifetime-reached";
 /// How long a nanny gives its worker when a signal asks to close, in seconds; upstream's value.
 const SIGNAL_CLOSE_SECONDS: f64 = 10.0;
+/// The signal by which a process is asked to go while others stay.
+const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 
 /// Runs the command with these arguments, the program's name first. `prefix` is what this program needs in front of
 /// such arguments to run this command, when a nanny starts it again.
@@ -136,10 +139,12 @@ impl Command<'_> {
             }
             signal = signals.received() => signal,
         };
-        let reason = format!("signal-{signal}");
-        let closing = join_all(nannies.iter().map(|nanny| nanny.close(SIGNAL_CLOSE_SECONDS, &reason)));
+        let reason = signal_reason(signal);
+        let grace = plans.iter().map(|plan| drain_grace(plan, &reason)).max().unwrap_or_default();
+        let seconds = SIGNAL_CLOSE_SECONDS + grace.as_secs_f64() / dask_nanny::state::STOP_SHARE;
+        let closing = join_all(nannies.iter().map(|nanny| nanny.close(seconds, &reason)));
         // The children notice that their nannies are gone if this takes too long.
-        signals.while_closing(CLOSE_WAIT, closing).await;
+        signals.while_closing(CLOSE_WAIT + grace, closing).await;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -174,7 +179,13 @@ impl Command<'_> {
         tokio::select! {
             closed = worker.closed() => Ok(end_as(&closed)),
             signal = signals.received() => {
-                signals.while_closing(CLOSE_WAIT, worker.close(format!("signal-{signal}"))).await;
+                let reason = signal_reason(signal);
+                let grace = drain_grace(plan, &reason);
+                let closing = async {
+                    drain(&worker, grace, &reason).await;
+                    worker.close(reason).await
+                };
+                signals.while_closing(CLOSE_WAIT + grace, closing).await;
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -200,6 +211,7 @@ impl Command<'_> {
                 Ok(end_as(&closed))
             }
             stop = link.stop_requested() => {
+                drain(&worker, drain_grace(plan, &stop.reason), &stop.reason).await;
                 worker.close_as(Closed::restarting(stop.reason)).await;
                 Ok(ExitCode::SUCCESS)
             }
@@ -262,6 +274,23 @@ impl Command<'_> {
             on_registered,
             ..defaults
         })
+    }
+}
+
+/// The reason a command closes for after this signal; a nanny passes it on to its worker.
+fn signal_reason(signal: i32) -> String {
+    format!("signal-{signal}")
+}
+
+/// How long a worker may take to hand over what only it holds, when it closes for this reason: SIGTERM is what Kubernetes
+/// and batch systems send to one of many; SIGINT comes from a terminal, for all of them.
+fn drain_grace(plan: &WorkerPlan, reason: &str) -> Duration {
+    if reason == signal_reason(SIGTERM) { plan.drain_grace } else { Duration::ZERO }
+}
+
+async fn drain(worker: &Worker, grace: Duration, reason: &str) {
+    if !grace.is_zero() {
+        worker.drain(grace, reason).await;
     }
 }
 

@@ -98,6 +98,10 @@ pub struct WorkerArgs {
     /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced; default: 5s
     #[arg(long, value_name = "DURATION")]
     pub interrupt_grace: Option<String>,
+    /// How long a worker that gets SIGTERM may take to move what only it holds to other workers; 0 to close at once, as
+    /// upstream's workers do. Default: 20s
+    #[arg(long, value_name = "DURATION")]
+    pub drain_grace: Option<String>,
     /// How long a connection to the scheduler that was cut may take to be made again before the worker closes; 0 to close at
     /// once, as upstream's workers do. Default: 30s
     #[arg(long, value_name = "DURATION")]

@@ -16,6 +16,8 @@ use super::parse::{self, PortShare, apportion_ports, parse_timedelta, parse_work
 use super::system::System;
 use super::worker_args::WorkerArgs;
 
+/// Default of [`WorkerPlan::drain_grace`]: Kubernetes kills 30 s after SIGTERM, and closing takes up to 10 s.
+const DRAIN_GRACE: Duration = Duration::from_secs(20);
 /// What to say when no scheduler is named.
 pub const NO_SCHEDULER: &str = "Need to provide scheduler address like `dask worker SCHEDULER_ADDRESS:8786`";
 /// How often to look for the scheduler's file.
@@ -52,6 +54,8 @@ pub struct WorkerPlan {
     pub interrupt_grace: Option<Duration>,
     /// How long a cut connection to the scheduler may take to come back; the worker's default when absent.
     pub reconnect_grace: Option<Duration>,
+    /// How long a worker that gets SIGTERM may take to hand over what only it holds.
+    pub drain_grace: Duration,
     /// The random part, in either direction.
     pub lifetime_stagger: Duration,
     /// What its nanny must pass on to the process: the ports, as `--worker-port` takes them.
@@ -94,6 +98,7 @@ impl Plan {
         let death_timeout = duration("--death-timeout", &args.death_timeout)?;
         let lifetime = duration("--lifetime", &args.lifetime)?;
         let interrupt_grace = duration("--interrupt-grace", &args.interrupt_grace)?;
+        let drain_grace = duration("--drain-grace", &args.drain_grace)?.unwrap_or(DRAIN_GRACE);
         let reconnect_grace = duration("--reconnect-grace", &args.reconnect_grace)?;
         let lifetime_stagger = duration("--lifetime-stagger", &args.lifetime_stagger)?.unwrap_or_default();
         let resources = args.resources.as_deref().map(parse::parse_resources).transpose()?.unwrap_or_default();
@@ -127,6 +132,7 @@ impl Plan {
                 lifetime,
                 interrupt_grace,
                 reconnect_grace,
+                drain_grace,
                 lifetime_stagger,
                 worker_ports: share.worker,
                 name_text,
@@ -191,6 +197,7 @@ impl WorkerPlan {
         option("--death-timeout", args.death_timeout.as_deref());
         option("--lifetime", args.lifetime.as_deref());
         option("--interrupt-grace", args.interrupt_grace.as_deref());
+        option("--drain-grace", args.drain_grace.as_deref());
         option("--reconnect-grace", args.reconnect_grace.as_deref());
         option("--lifetime-stagger", args.lifetime_stagger.as_deref());
         option("--scheduler-sni", args.scheduler_sni.as_deref());

@@ -4,13 +4,14 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dask_protocol::message::{CloseStream, LogEvent, StimulusId};
-use dask_protocol::{Address, CommError, Value};
+use dask_protocol::Value;
+use dask_protocol::message::{CloseStream, LogEvent};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::LOGGER;
 use super::directory::LocalDirectory;
+use super::drain::drain;
 use super::driver::Ended;
 use super::shared::{Shared, stimulus};
 use crate::executor::python::message::ToPython;
@@ -57,32 +58,13 @@ impl Closed {
     }
 }
 
-/// Asks the scheduler to retire this worker when its time is over, then closes.
+/// Hands over what only this worker has when its time is over, then closes; as upstream, however long that takes.
 pub(super) async fn retire_after(shared: Arc<Shared>, lifetime: Duration) {
-    #[derive(serde::Serialize)]
-    struct Retire {
-        workers: Vec<Address>,
-        close_workers: bool,
-        remove: bool,
-        stimulus_id: StimulusId,
-    }
     tokio::select! {
         () = shared.stop.cancelled() => return,
         () = tokio::time::sleep(lifetime) => {}
     }
-    let address = shared.identity.address.clone();
-    info!(target: LOGGER, "Closing worker gracefully: {address}. Reason: worker-lifetime-reached");
-    let request = Retire {
-        workers: vec![address],
-        close_workers: false,
-        remove: true,
-        stimulus_id: stimulus("worker-close-gracefully"),
-    };
-    let retired: Result<Value, CommError> =
-        shared.pool.call(&shared.identity.scheduler, "retire_workers", &request).await;
-    if let Err(error) = retired {
-        warn!(target: LOGGER, "could not hand data over before closing: {error}");
-    }
+    drain(&shared, None, "worker-lifetime-reached").await;
     shared.request_close(Closed::leaving("worker-lifetime-reached"));
 }
 
@@ -96,7 +78,15 @@ pub(super) async fn supervise(
     let closed = tokio::select! {
         closed = shared.close_request() => closed,
         end = &mut driven => {
-            if matches!(end, Ok(Ended::Stopped)) { shared.close_request().await } else { stream_lost(&shared) }
+            let asked = shared.close_request();
+            match end {
+                Ok(Ended::Stopped) => asked.await,
+                // The scheduler's farewell; who asked for it closes the worker in a moment.
+                _ if shared.is_leaving() => {
+                    tokio::time::timeout(CLOSE_TIMEOUT, asked).await.unwrap_or_else(|_| stream_lost(&shared))
+                }
+                Ok(Ended::StreamLost) | Err(_) => stream_lost(&shared),
+            }
         }
     };
     shared.request_close(closed.clone());

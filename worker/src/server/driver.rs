@@ -108,7 +108,8 @@ impl Driver {
 
     /// After a cut: what to wait for, if the stream may go on.
     fn await_another(&self, broken: &CommError) -> Option<Stream> {
-        if self.shared.link.get().is_none() || self.shared.is_closing() || !broken.is_cut() {
+        let ends = self.shared.is_closing() || self.shared.is_leaving();
+        if self.shared.link.get().is_none() || ends || !broken.is_cut() {
             return None;
         }
         let (back, waiting) = oneshot::channel();

@@ -32,6 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 interval = Duration::from_secs_f64(seconds.clamp(*INTERVAL_SECONDS.start(), *INTERVAL_SECONDS.end()))
             }
             Ok(None) => {}
+            Err(Missing) if shared.is_leaving() => return,
             Err(Missing) => {
                 warn!(target: "distributed.worker", "Scheduler was unaware of this worker; shutting down.");
                 shared.request_close(Closed::leaving("worker-heartbeat-missing"));

@@ -7,6 +7,7 @@ mod calls;
 mod closing;
 mod connection;
 mod directory;
+mod drain;
 mod driver;
 mod gather;
 mod heartbeat;
@@ -27,6 +28,7 @@ pub use closing::{Closed, End};
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dask_protocol::comm::{BatchedSender, Comm, ConnectionPool, Listener};
 use dask_protocol::message::{RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
@@ -188,6 +190,12 @@ impl Worker {
     pub async fn close_as(&self, closed: Closed) -> Closed {
         self.shared.request_close(closed);
         self.closed().await
+    }
+
+    /// Moves values of which only this worker has a copy to others, for at most `grace`; to be closed afterwards. What could
+    /// not be moved is logged.
+    pub async fn drain(&self, grace: Duration, reason: &str) {
+        drain::drain(&self.shared, Some(grace), reason).await;
     }
 
     /// Waits until the worker is closed, for whatever reason.

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use dask_protocol::comm::{BatchedSender, ConnectionPool};
@@ -114,6 +114,8 @@ pub(crate) struct Shared {
     pub stream: OnceLock<BatchedSender<WorkerToScheduler>>,
     /// Set at registration, if the stream may go on over another connection after a cut.
     pub link: OnceLock<Link>,
+    /// The scheduler was asked to let this worker go.
+    leaving: AtomicBool,
     status: Mutex<WorkerStatus>,
     /// The first reason given wins.
     close_requested: watch::Sender<Option<Closed>>,
@@ -169,6 +171,7 @@ impl Shared {
             removals: broadcast::Sender::new(REMOVALS_MAX),
             stream: OnceLock::new(),
             link: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             status: Mutex::new(WorkerStatus::Init),
             close_requested: watch::channel(None).0,
             stop: CancellationToken::new(),
@@ -226,6 +229,16 @@ impl Shared {
     /// Whether somebody asked the worker to close.
     pub(crate) fn is_closing(&self) -> bool {
         self.close_requested.borrow().is_some()
+    }
+
+    /// From here on the end of the stream is the scheduler's farewell.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the scheduler was asked to let this worker go.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Waits until somebody asked the worker to close.

@@ -1,0 +1,42 @@
+"""Workers of ours that a test starts by itself. Needs DASK_TEST_WORKER_BINARY."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from waiting import eventually
+
+
+class OwnWorker:
+    """A `dask-worker` process, a nanny unless told otherwise."""
+
+    def __init__(self, scheduler, log, *options):
+        self.log = log
+        command = [os.environ["DASK_TEST_WORKER_BINARY"], scheduler, "--python", sys.executable]
+        command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", *options]
+        if "--nthreads" not in options:
+            command += ["--nthreads", "2"]
+        with log.open("wb") as stderr:
+            self.process = subprocess.Popen(command, stderr=stderr)
+
+    def says(self, text):
+        return text in self.log.read_text()
+
+    def wait_for(self, text):
+        eventually(lambda: self.says(text), f"{text!r} in its log")
+
+    def ended(self):
+        """Its exit status, once it has ended."""
+        eventually(lambda: self.process.poll() is not None, "the end of the worker")
+        return self.process.returncode
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def children(pid):
+    """The processes that one started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as listed:
+        return [int(child) for child in listed.read().split()]
