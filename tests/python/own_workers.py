@@ -11,14 +11,14 @@ from waiting import eventually
 class OwnWorker:
     """A `dask-worker` process, a nanny unless told otherwise."""
 
-    def __init__(self, scheduler, log, *options):
+    def __init__(self, scheduler, log, *options, env=None):
         self.log = log
         command = [os.environ["DASK_TEST_WORKER_BINARY"], scheduler, "--python", sys.executable]
         command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", *options]
         if "--nthreads" not in options:
             command += ["--nthreads", "2"]
         with log.open("wb") as stderr:
-            self.process = subprocess.Popen(command, stderr=stderr)
+            self.process = subprocess.Popen(command, stderr=stderr, env={**os.environ, **(env or {})})
 
     def says(self, text):
         return text in self.log.read_text()
@@ -38,5 +38,17 @@ class OwnWorker:
 
 def children(pid):
     """The processes that one started."""
-    with open(f"/proc/{pid}/task/{pid}/children") as listed:
-        return [int(child) for child in listed.read().split()]
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as listed:
+            return [int(child) for child in listed.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def alive(pid):
+    """Whether a process runs; the dead that nobody has reaped do not."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

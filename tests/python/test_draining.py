@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from distributed import Client
-from own_workers import OwnWorker, children
+from own_workers import OwnWorker, alive, children
 from waiting import eventually
 
 # What a shell says of a process that ended by SIGTERM.
@@ -113,16 +113,8 @@ def test_a_second_signal_ends_the_worker_with_its_nanny(client, start, tmp_path)
     leaving.wait_for("Closing worker gracefully")
     leaving.process.send_signal(signal.SIGTERM)
     assert leaving.ended() == ENDED_AT_ONCE
-    eventually(lambda: not runs(worker), "the end of the worker")
+    eventually(lambda: not alive(worker), "the end of the worker")
     del held
-
-
-def runs(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("options, number", [(["--drain-grace", "0s"], signal.SIGTERM), ([], signal.SIGINT)])

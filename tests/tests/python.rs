@@ -112,6 +112,12 @@ fn workers_that_are_told_to_go_hand_over_what_they_hold() {
     Cluster::start(&[], &[]).pytest(&["test_draining.py"]);
 }
 
+/// Some 20 s; `.ci/run chaos SEED --minutes N` has it go on.
+#[test]
+fn everything_fails_and_every_result_is_right() {
+    Cluster::start(&[], &["--worker-ttl", "5s"]).pytest(&["-s", "test_faults.py"]);
+}
+
 /// Some 160 operations; `.ci/run chaos` has it do 1,000.
 #[test]
 fn eight_clients_while_workers_are_killed() {

@@ -60,6 +60,7 @@ fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<S
         comm: args.tls.comm_config(None).map_err(Failure::Usage)?,
         python: args.python.as_ref().map(PathBuf::from),
         state: args.config.config(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
+        worker_ttl: args.config.worker_ttl(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
         preload: preload(args, |name| std::env::var(name).ok()),
         preload_argv: args.preload_argv.clone(),
         idle_timeout: plan.idle_timeout,

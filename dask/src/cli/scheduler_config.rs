@@ -1,5 +1,7 @@
 //! The scheduler's settings from dask's configuration variables and from options that override them.
 
+use std::time::Duration;
+
 use clap::Args;
 use dask_scheduler::SchedulerOptions;
 use dask_scheduler::state::{Config, MemoryMeasure, Policy};
@@ -30,6 +32,9 @@ pub struct ConfigArgs {
     /// What the active memory manager balances by: optimistic, process or managed [default: optimistic]
     #[arg(long, value_name = "MEASURE")]
     pub active_memory_manager_measure: Option<String>,
+    /// Time without a heartbeat after which a worker is taken for dead; None for no end [default: 5 minutes]
+    #[arg(long, value_name = "TIME")]
+    pub worker_ttl: Option<String>,
 }
 
 type Read = fn(&mut Config, &str) -> Result<(), String>;
@@ -111,6 +116,23 @@ impl ConfigArgs {
         }
         Ok(config)
     }
+
+    /// How long a worker may be silent; `None` for ever.
+    ///
+    /// # Errors
+    /// Naming the option or variable that cannot be read.
+    pub fn worker_ttl(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Option<Duration>, String> {
+        let variable = format!("{PREFIX}WORKER_TTL");
+        let (name, text) = match (self.worker_ttl.as_deref(), environment(&variable)) {
+            (Some(text), _) => ("--worker-ttl".to_owned(), text.to_owned()),
+            (None, Some(text)) => (variable, unquoted(&text).to_owned()),
+            (None, None) => return Ok(SchedulerOptions::default().worker_ttl),
+        };
+        if matches!(text.as_str(), "None" | "null") {
+            return Ok(None);
+        }
+        parse_timedelta(&text).map(Some).map_err(|error| format!("{name}: {error}"))
+    }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -183,6 +205,19 @@ mod tests {
         assert_eq!((config.work_stealing, config.amm_start, config.amm_interval), (false, true, 0.5));
         assert_eq!((config.amm_measure, config.policy), (MemoryMeasure::Managed, Policy::Native));
         assert_eq!((config.worker_saturation, config.no_workers_timeout), (f64::INFINITY, Some(60.0)));
+    }
+
+    #[test]
+    fn a_workers_silence_has_an_end_unless_told_otherwise() {
+        let ttl = |option: Option<&str>, variable: Option<&str>| {
+            let args = ConfigArgs { worker_ttl: option.map(str::to_owned), ..ConfigArgs::default() };
+            args.worker_ttl(|name| variable.filter(|_| name.ends_with("__WORKER_TTL")).map(str::to_owned))
+        };
+        assert_eq!(ttl(None, None), Ok(SchedulerOptions::default().worker_ttl));
+        assert_eq!(ttl(None, Some("\"30s\"")), Ok(Some(Duration::from_secs(30))));
+        assert_eq!(ttl(Some("5s"), Some("30s")), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(ttl(None, Some("None")), Ok(None));
+        assert!(ttl(Some("soon"), None).expect_err("nonsense").starts_with("--worker-ttl"));
     }
 
     #[test]

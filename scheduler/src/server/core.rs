@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dask_protocol::comm::BatchedSender;
+use dask_protocol::comm::{BatchedSender, ConnectionPool};
 use dask_protocol::message::{
     AdjustHeartbeatInterval, CloseStream, CloseWorker, RegisterWorker, SchedulerToClient, SchedulerToWorker,
     TopicEvent, WorkerToScheduler,
@@ -45,6 +45,8 @@ pub(crate) type StatusSender = BatchedSender<Value>;
 pub(crate) struct Core {
     pub(crate) state: State,
     pub(crate) clock: Clock,
+    /// The connections to workers and nannies that [`super::Server`] opens.
+    pool: ConnectionPool,
     pub(crate) clients: IndexMap<ClientId, ClientPeer>,
     pub(crate) workers: IndexMap<Address, WorkerPeer>,
     pub(crate) events: EventLog,
@@ -94,10 +96,11 @@ pub(crate) struct Registered {
 }
 
 impl Core {
-    pub(crate) fn new(state: State, clock: Clock) -> Core {
+    pub(crate) fn new(state: State, clock: Clock, pool: ConnectionPool) -> Core {
         Core {
             state,
             clock,
+            pool,
             clients: IndexMap::new(),
             workers: IndexMap::new(),
             events: EventLog::default(),
@@ -396,6 +399,10 @@ impl Core {
         if let Some(peer) = self.workers.shift_remove(address) {
             drop(peer.outbox.close());
             peer.removed.cancel();
+            // Idle connections would stay for ever.
+            for gone in [Some(address), peer.info.nanny.as_ref()].into_iter().flatten() {
+                self.pool.remove(gone);
+            }
         }
         self.totals.workers_removed += 1;
         self.shuffles.worker_left(address);

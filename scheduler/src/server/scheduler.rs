@@ -101,8 +101,9 @@ impl Scheduler {
         options.memory_policies.iter().for_each(|make| state.add_memory_policy(make()));
         info!(target: "distributed.scheduler", "State start");
         info!(target: "distributed.scheduler", "{RULE}");
+        let pool = ConnectionPool::new(options.comm.clone());
         let (driver, driving) = {
-            let mut core = Core::new(state, clock);
+            let mut core = Core::new(state, clock, pool.clone());
             core.recording = recording(&options)?;
             Driver::start(core)
         };
@@ -113,7 +114,7 @@ impl Scheduler {
             started: clock.now(),
             clock,
             driver,
-            pool: ConnectionPool::new(options.comm.clone()),
+            pool,
             graphs: Graphs::new(intake, clock),
             plugins: Plugins::new(),
             nannies: StartingNannies::default(),
