@@ -1,6 +1,6 @@
-"""Runs Python that clients send to a dask-rs nanny: nanny plugins, and functions of ``Client.run(..., nanny=True)``.
+"""Runs Python for a dask-rs nanny: its preload modules, nanny plugins, and functions of ``Client.run(..., nanny=True)``.
 
-Started by the nanny when it is first needed, ends with it. One request at a time: a message is an array of one map, in
+Started by the nanny when it is first needed, at its start if it has preload modules; ends with it. One request at a time: a message is an array of one map, in
 the framing of dask's TCP connections. Every reply tells the environment that workers are to be started with from then on.
 """
 
@@ -58,6 +58,7 @@ class Nanny:
     """The nanny as far as it can be seen from here."""
 
     def __init__(self, options):
+        from distributed import preloading
         from distributed._async_taskgroup import AsyncTaskGroup
         from distributed.core import ConnectionPool, Status
         from distributed.security import Security
@@ -68,7 +69,7 @@ class Nanny:
         self.scheduler_addr = options["scheduler"]
         self.local_directory = options["directory"]
         self.env, self.pre_spawn_env = {}, {}
-        self.plugins, self.preloads = {}, []
+        self.plugins, self.preloads = {}, preloading.PreloadManager([])
         self.loop = self.io_loop = IOLoop.current()
         self.status = Status.running
         self.security = Security(**options["tls"]) if options["tls"] else Security()
@@ -77,7 +78,7 @@ class Nanny:
         self.scheduler = self.rpc(self.scheduler_addr)
         self.worker_address = None
         self._ongoing_background_tasks = AsyncTaskGroup()
-        self._path = list(sys.path)
+        self._path, self._environ = list(sys.path), dict(os.environ)
 
     def __repr__(self):
         return f"<Nanny: {self.worker_address}>"
@@ -89,11 +90,22 @@ class Nanny:
         )
 
     def environment(self):
-        """Variables for workers: what plugins set, and where modules that they brought are."""
+        """Variables for workers: what plugins and preload modules set, and where modules that they brought are."""
         found = [path for path in sys.path if path not in self._path]
         others = [self.env[name] for name in ("PYTHONPATH",) if name in self.env] or [os.environ.get("PYTHONPATH")]
         path = os.pathsep.join(part for part in (*found, self.local_directory, *others) if part)
-        return {**{name: str(value) for name, value in self.env.items()}, "PYTHONPATH": path}
+        # What is set here would be set in upstream's nanny, whose environment its workers inherit.
+        changed = {name: value for name, value in os.environ.items() if self._environ.get(name) != value}
+        return {**changed, **{name: str(value) for name, value in self.env.items()}, "PYTHONPATH": path}
+
+    async def load_preloads(self, modules):
+        """Imports preload modules, which may fail, and runs their ``dask_setup``, whose errors are logged."""
+        import dask
+        from distributed import preloading
+
+        argv = dask.config.get("distributed.nanny.preload-argv")
+        self.preloads = preloading.process_preloads(self, modules, list(argv), file_dir=self.local_directory)
+        await self.preloads.start()
 
     def is_alive(self):
         """Whether there is a worker."""
@@ -127,7 +139,12 @@ class Service:
 
     def __init__(self, nanny):
         self._nanny = nanny
-        self._calls = {"run": self.run, "plugin_add": self.plugin_add, "plugin_remove": self.plugin_remove}
+        self._calls = {
+            "run": self.run,
+            "plugin_add": self.plugin_add,
+            "plugin_remove": self.plugin_remove,
+            "close": self.close,
+        }
 
     async def run(self, function, args=(), kwargs=None, wait=True):
         from distributed.worker import run
@@ -165,6 +182,13 @@ class Service:
             return error_message(error), False
         return {"status": "OK"}, False
 
+    async def close(self):
+        """The nanny ends: plugins and preload modules may leave things in order."""
+        for name in list(self._nanny.plugins):
+            await self.plugin_remove(name)
+        await self._nanny.preloads.teardown()
+        return {"status": "OK"}, False
+
     async def answer(self, message):
         from distributed.core import error_message
 
@@ -181,8 +205,16 @@ class Service:
 
 
 async def serve(link):
-    nanny = Nanny(link.receive())
+    options = link.receive()
+    nanny = Nanny(options)
     await nanny.rpc.start()
+    try:
+        if options["preload"]:
+            await nanny.load_preloads(list(options["preload"]))
+    except Exception as error:
+        logger.exception("A preload module cannot be loaded")
+        link.send({"refused": f"{type(error).__name__}: {error}"})
+        return
     service = Service(nanny)
     requests = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -196,7 +228,7 @@ async def serve(link):
             os._exit(0)
 
     threading.Thread(target=read, name="dask-rs-link", daemon=True).start()
-    link.send({"ready": True})
+    link.send({"ready": True, "env": nanny.environment()})
     while True:
         answer = await service.answer(await requests.get())
         try:

@@ -1,6 +1,6 @@
-//! Python beside the nanny: nanny plugins, and functions of `Client.run(..., nanny=True)`.
+//! Python beside the nanny: preload modules, nanny plugins, and functions of `Client.run(..., nanny=True)`.
 //!
-//! One process, started when it is first needed and killed with the nanny. It answers one request at a time, with an object
+//! One process, started when it is first needed (at the nanny's start, if there are preload modules) and killed with the nanny. It answers one request at a time, with an object
 //! that stands for upstream's `Nanny`, and tells with each answer which environment workers start with from then on.
 
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// The program.
 const SCRIPT: &str = include_str!("../python/nanny_python.py");
@@ -24,6 +24,8 @@ const SCRIPT: &str = include_str!("../python/nanny_python.py");
 const SCRIPT_NAME: &str = "nanny_python.py";
 /// How long Python may take to start and import dask: slow network file systems included.
 const START_MAX: Duration = Duration::from_secs(120);
+/// How long plugins and preload modules have to leave things in order at the nanny's end.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// Most variables that plugins may set for workers, and most bytes of one.
 const VARIABLES_MAX: usize = 1_000;
 const VARIABLE_BYTES_MAX: usize = 1 << 20;
@@ -44,6 +46,8 @@ pub struct NannyTls {
 pub struct PythonOptions {
     /// Interpreters to try, best first; none for a nanny that refuses to run Python.
     pub candidates: Vec<PathBuf>,
+    /// Modules, files, URLs or programs that are loaded at the nanny's start (`distributed.nanny.preload`).
+    pub preload: Vec<String>,
     /// For connections over TLS.
     pub tls: Option<NannyTls>,
 }
@@ -54,6 +58,14 @@ pub(crate) struct Answered {
     pub(crate) reply: Value,
     /// Whether the worker must start again for the change to count.
     pub(crate) restart: bool,
+}
+
+/// Why Python does not run.
+enum NotStarted {
+    /// This interpreter is of no use.
+    Unusable(String),
+    /// What was to be loaded cannot be.
+    Refused(String),
 }
 
 /// The process, if there is one, and the environment it wants for workers.
@@ -86,6 +98,38 @@ impl Python {
         !self.options.candidates.is_empty()
     }
 
+    /// Loads the preload modules, if there are any.
+    ///
+    /// # Errors
+    /// Why they cannot be, as text for the user.
+    pub(crate) async fn preload(&self) -> Result<(), String> {
+        if self.options.preload.is_empty() {
+            return Ok(());
+        }
+        *self.running.lock().await = Some(self.start().await?);
+        Ok(())
+    }
+
+    /// Lets plugins and preload modules leave things in order. The process is gone afterwards.
+    pub(crate) async fn close(&self) {
+        let closing = async {
+            let mut running = self.running.lock().await;
+            let Some(mut process) = running.take() else { return };
+            let request = Value::map([("op", "close".into())]);
+            if let Err(error) = exchange(&mut process.comm, question(request, None)).await {
+                debug!(%error, "the Python process of the nanny ended before it was done");
+            }
+        };
+        if timeout(CLOSE_MAX, closing).await.is_err() {
+            warn!(
+                target: "distributed.nanny",
+                "Plugins and preload modules of the nanny at {} took longer than {} s to end",
+                self.address,
+                CLOSE_MAX.as_secs()
+            );
+        }
+    }
+
     /// Variables that plugins set for workers.
     pub(crate) fn environment(&self) -> Vec<(String, OsString)> {
         self.environment.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -101,17 +145,20 @@ impl Python {
             *running = Some(self.start().await?);
         }
         let process = running.as_mut().expect("a process was just started");
-        let message = Value::map([("request", request), ("worker_address", worker.map(Address::as_str).into())]);
-        let answer = match exchange(&mut process.comm, message).await {
+        let answer = match exchange(&mut process.comm, question(request, worker)).await {
             Ok(answer) => answer,
             Err(error) => {
                 *running = None;
                 return Err(format!("the Python process of the nanny at {} ended: {error}", self.address));
             }
         };
-        *self.environment.lock().unwrap_or_else(PoisonError::into_inner) = variables(answer.get("env"));
+        self.take_environment(&answer);
         let restart = answer.get("restart").and_then(Value::as_bool).unwrap_or(false);
         Ok(Answered { reply: answer.get("reply").cloned().unwrap_or_default(), restart })
+    }
+
+    fn take_environment(&self, answer: &Value) {
+        *self.environment.lock().unwrap_or_else(PoisonError::into_inner) = variables(answer.get("env"));
     }
 
     async fn start(&self) -> Result<Running, String> {
@@ -119,7 +166,11 @@ impl Python {
         for program in &self.options.candidates {
             match self.start_with(program).await {
                 Ok(running) => return Ok(running),
-                Err(why) => tried.push(format!("{}: {why}", program.display())),
+                Err(NotStarted::Unusable(why)) => tried.push(format!("{}: {why}", program.display())),
+                Err(NotStarted::Refused(why)) => {
+                    let modules = self.options.preload.join(", ");
+                    return Err(format!("the nanny at {} cannot preload {modules}: {why}", self.address));
+                }
             }
         }
         Err(format!(
@@ -129,14 +180,15 @@ impl Python {
         ))
     }
 
-    async fn start_with(&self, program: &Path) -> Result<Running, String> {
-        let directory = tempfile::Builder::new().prefix("dask-rs-nanny-").tempdir().map_err(|e| e.to_string())?;
+    async fn start_with(&self, program: &Path) -> Result<Running, NotStarted> {
+        let unusable = |error: std::io::Error| NotStarted::Unusable(error.to_string());
+        let directory = tempfile::Builder::new().prefix("dask-rs-nanny-").tempdir().map_err(unusable)?;
         let script = directory.path().join(SCRIPT_NAME);
-        std::fs::write(&script, SCRIPT).map_err(|error| error.to_string())?;
+        std::fs::write(&script, SCRIPT).map_err(unusable)?;
         let mut command = Command::new(program);
         // What it prints goes where the nanny's own log goes.
         command.arg("-u").arg(script).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let (child, mut comm) = spawn_with_socketpair(command).map_err(|error| error.to_string())?;
+        let (child, mut comm) = spawn_with_socketpair(command).map_err(unusable)?;
         let tls = self.options.tls.as_ref().map_or(Value::Nil, |tls| {
             let paths = [("tls_ca_file", &tls.ca), ("tls_worker_cert", &tls.cert), ("tls_worker_key", &tls.key)];
             Value::map(paths.map(|(name, path)| (name, path.as_str().into())))
@@ -147,13 +199,23 @@ impl Python {
             ("scheduler", self.scheduler.as_str().into()),
             ("directory", directory.path().to_string_lossy().into_owned().into()),
             ("tls", tls),
+            ("preload", self.options.preload.clone().into()),
         ]);
         let ready = timeout(START_MAX, exchange(&mut comm, introduction)).await;
-        let ready = ready.map_err(|_| format!("not ready within {} s", START_MAX.as_secs()))?;
-        ready.map_err(|_| "it ended at its start; the log above says why".to_owned())?;
+        let ready = ready.map_err(|_| NotStarted::Unusable(format!("not ready within {} s", START_MAX.as_secs())))?;
+        let ended = |_| NotStarted::Unusable("it ended at its start; the log above says why".to_owned());
+        let ready = ready.map_err(ended)?;
+        if let Some(why) = ready.get("refused").and_then(Value::as_str) {
+            return Err(NotStarted::Refused(why.to_owned()));
+        }
+        self.take_environment(&ready);
         info!(target: "distributed.nanny", pid = child.id(), "Started Python beside the nanny");
         Ok(Running { comm, _child: child, _directory: directory })
     }
+}
+
+fn question(request: Value, worker: Option<&Address>) -> Value {
+    Value::map([("request", request), ("worker_address", worker.map(Address::as_str).into())])
 }
 
 async fn exchange(comm: &mut Comm, message: Value) -> Result<Value, dask_protocol::CommError> {

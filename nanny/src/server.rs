@@ -65,6 +65,9 @@ pub enum NannyError {
     /// No address to listen on was given.
     #[error("nanny was given no address to listen on")]
     NoAddress,
+    /// A preload module cannot be loaded; the text says which and why.
+    #[error("{0}")]
+    Preload(String),
     /// The scheduler cannot be reached, or refused.
     #[error("nanny cannot register with the scheduler at {scheduler}: {error}")]
     Register {
@@ -100,13 +103,14 @@ impl Nanny {
         let listener = listen(&options).await?;
         let address = listener.contact_address();
         let pool = ConnectionPool::new(options.comm.clone());
+        let id = format!("Nanny-{}", uuid::Uuid::new_v4());
+        let python = Python::new(options.python, address.clone(), id.clone(), options.scheduler.clone());
+        python.preload().await.map_err(NannyError::Preload)?;
         let registration = scheduler::register_nanny(&pool, &options.scheduler, &address).await;
         let (registration, plugins) =
             registration.map_err(|error| NannyError::Register { scheduler: options.scheduler.clone(), error })?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (view, seen) = watch::channel(View { status: Status::Init, worker_address: None, end: None });
-        let id = format!("Nanny-{}", uuid::Uuid::new_v4());
-        let python = Python::new(options.python, address.clone(), id.clone(), options.scheduler.clone());
         let desk = Arc::new(Desk::new(address.clone(), id, options.logs.clone(), events, seen, python));
         for (name, plugin) in plugins {
             desk.set_up_plugin(&name, plugin).await;
@@ -261,6 +265,7 @@ impl Driver {
         if let Some(stuck) = self.process.take() {
             std::thread::spawn(move || drop(stuck));
         }
+        self.desk.python.close().await;
         self.view.send_modify(|view| view.end = end);
         self.tasks.close();
         if tokio::time::timeout(FAREWELL_WAIT, self.tasks.wait()).await.is_err() {

@@ -8,8 +8,11 @@ use crate::value::Value;
 /// Records kept, as upstream's `DequeHandler` does by default.
 pub const LOG_RECORDS_MAX: usize = 10_000;
 
-/// Longest text kept of one record, in bytes: together with [`LOG_RECORDS_MAX`] this bounds the ring to 80 MB.
+/// Longest text kept of one record, in bytes.
 pub const LOG_TEXT_BYTES_MAX: usize = 8_192;
+
+/// Bytes of text kept of all records: 800 for each, where most have some 150 and the report of a death 3,000.
+pub const LOG_BYTES_MAX: usize = 8_000_000;
 
 /// One record as it was logged.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +29,13 @@ pub struct LogRecord {
 
 /// The recent records of this process. Clones share the ring; the logging layer of crate `dask` fills it.
 #[derive(Debug, Clone, Default)]
-pub struct LogRing(Arc<Mutex<VecDeque<LogRecord>>>);
+pub struct LogRing(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    records: VecDeque<LogRecord>,
+    bytes: usize,
+}
 
 impl LogRing {
     /// An empty ring.
@@ -34,25 +43,27 @@ impl LogRing {
         LogRing::default()
     }
 
-    /// Adds a record, dropping the oldest one when full.
+    /// Adds a record, dropping the oldest ones when full.
     pub fn push(&self, mut record: LogRecord) {
         let mut end = record.line.len().min(LOG_TEXT_BYTES_MAX);
         while !record.line.is_char_boundary(end) {
             end -= 1;
         }
         record.line.truncate(end);
+        record.line.shrink_to_fit();
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.len() == LOG_RECORDS_MAX {
-            ring.pop_front();
+        ring.bytes += record.line.len();
+        ring.records.push_back(record);
+        while ring.records.len() > LOG_RECORDS_MAX || ring.bytes > LOG_BYTES_MAX {
+            ring.bytes -= ring.records.pop_front().map_or(0, |oldest| oldest.line.len());
         }
-        ring.push_back(record);
     }
 
     /// The records of loggers whose name starts with `logger`, newest first: those created at `start` or later, and
     /// at most `n` of them (all when `None` or 0).
     pub fn recent(&self, logger: &str, start: f64, n: Option<usize>) -> Vec<LogRecord> {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let matching = ring.iter().rev().filter(|record| record.logger.starts_with(logger));
+        let matching = ring.records.iter().rev().filter(|record| record.logger.starts_with(logger));
         let limit = n.filter(|&n| n > 0).unwrap_or(usize::MAX);
         matching.take_while(|record| record.created >= start).take(limit).cloned().collect()
     }
@@ -124,6 +135,16 @@ mod tests {
         let records = ring.recent("x", 0.0, None);
         assert_eq!(records.len(), LOG_RECORDS_MAX);
         assert!(records[0].line.len() <= LOG_TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn long_lines_push_out_more_than_one() {
+        let ring = LogRing::new();
+        let long = "x".repeat(LOG_TEXT_BYTES_MAX);
+        for _ in 0..LOG_RECORDS_MAX {
+            ring.push(record(1.0, "x", &long));
+        }
+        assert_eq!(ring.recent("x", 0.0, None).len(), LOG_BYTES_MAX / LOG_TEXT_BYTES_MAX);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use dask_tests::cluster::{Cluster, WorkerKind};
+use dask_tests::cluster::{Cluster, Process, WorkerKind, binary, test_python};
 use dask_tests::venv::LIBRARIES_VARIABLE;
+use rustix::process::Signal;
 
 /// `.ci/run releases` runs this one with the releases before the reference, too.
 #[test]
@@ -151,10 +152,31 @@ fn libraries_on(workers: [WorkerKind; 2]) {
 #[test]
 fn modules_are_preloaded_with_their_arguments() {
     let mut cluster = Cluster::start(&[], &["--preload", "preloaded", "--", "--mark", "on-scheduler"]);
+    let traces = tempfile::tempdir().expect("a temporary directory");
     for kind in [WorkerKind::Ours, WorkerKind::Upstream] {
-        cluster.add_worker_with(kind, &["--preload", "preloaded", "--", "--mark", "on-worker"]);
+        let trace = traces.path().join(format!("{kind:?}"));
+        let program = format!("def dask_teardown(nanny):\n    open({trace:?}, 'w').write(nanny.preloaded_mark)\n");
+        let modules = ["--preload-nanny", "preloaded_by_nanny", "--preload-nanny", &program, "--preload", "preloaded"];
+        cluster.add_worker_with(kind, &[&modules[..], &["--", "--mark", "on-worker"]].concat());
     }
     cluster.pytest(&["test_preloads.py"]);
+    assert_eq!(std::fs::read_dir(traces.path()).expect("it is there").count(), 0, "the nannies are still there");
+    for (mut worker, kind) in cluster.workers.drain(..).zip(["Ours", "Upstream"]) {
+        worker.signal(Signal::TERM);
+        worker.wait();
+        let trace = std::fs::read_to_string(traces.path().join(kind)).expect("the nanny has torn its modules down");
+        assert_eq!(trace, "on-nanny");
+    }
+}
+
+#[test]
+fn a_nanny_whose_module_cannot_be_loaded_does_not_start() {
+    let cluster = Cluster::start(&[], &[]);
+    let mut command = Command::new(binary("dask-worker"));
+    command.args([&cluster.address, "--preload-nanny", "no_such_module", "--python"]).arg(test_python());
+    let mut worker = Process::start("worker", &mut command);
+    worker.line_with("cannot preload no_such_module: ModuleNotFoundError");
+    assert!(!worker.wait().success());
 }
 
 #[test]

@@ -291,6 +291,22 @@ pub fn unquoted(text: &str) -> &str {
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
 }
 
+/// One text or a list of them, as Python writes it.
+fn listed(text: &str) -> Vec<String> {
+    let text = text.trim();
+    let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let items = list.map_or_else(|| vec![text], |items| items.split(',').collect());
+    items.into_iter().map(|item| unquoted(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+/// The preload modules: those of the command line, else those of dask's configuration variable.
+pub fn preload_modules(given: &[String], name: &str, variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    variable(name).map_or_else(Vec::new, |text| listed(&text))
+}
+
 #[cfg(test)]
 #[path = "parse_tests.rs"]
 mod tests;

@@ -207,3 +207,11 @@ fn literal_quotes_are_not_part_of_a_value() {
     }
     assert_eq!(unquoted("\""), "\"");
 }
+
+#[test]
+fn preload_modules_come_from_the_command_line_or_a_variable() {
+    let variable = |name: &str| (name == "LIST").then(|| r#"["a.b", 'c.py']"#.to_owned());
+    assert_eq!(preload_modules(&[], "LIST", variable), ["a.b", "c.py"]);
+    assert_eq!(preload_modules(&["x".to_owned()], "LIST", variable), ["x"]);
+    assert_eq!(preload_modules(&[], "OTHER", variable), [""; 0]);
+}

@@ -12,7 +12,7 @@ use dask_scheduler::{Scheduler, SchedulerOptions};
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
-use super::parse::unquoted;
+use super::parse::preload_modules;
 use super::pid_file::PidFile;
 use super::scheduler_args::{SchedulerArgs, SchedulerPlan};
 use super::signals::{CLOSE_WAIT, Signals};
@@ -61,7 +61,7 @@ fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<S
         python: args.python.as_ref().map(PathBuf::from),
         state: args.config.config(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
         worker_ttl: args.config.worker_ttl(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
-        preload: preload(args, |name| std::env::var(name).ok()),
+        preload: preload_modules(&args.preload, PRELOAD_VARIABLE, |name| std::env::var(name).ok()),
         preload_argv: args.preload_argv.clone(),
         idle_timeout: plan.idle_timeout,
         event_log: args.event_log.clone(),
@@ -69,22 +69,6 @@ fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<S
         logs: Some(log_source(logs)),
         ..SchedulerOptions::default()
     })
-}
-
-/// The preload modules: those of the command line, else those of dask's configuration variable.
-fn preload(args: &SchedulerArgs, variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
-    if !args.preload.is_empty() {
-        return args.preload.clone();
-    }
-    variable(PRELOAD_VARIABLE).map_or_else(Vec::new, |text| listed(&text))
-}
-
-/// One text or a list of them, as Python writes it.
-fn listed(text: &str) -> Vec<String> {
-    let text = text.trim();
-    let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let items = list.map_or_else(|| vec![text], |items| items.split(',').collect());
-    items.into_iter().map(|item| unquoted(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
 }
 
 fn log_source(logs: LogRing) -> LogSource {
@@ -112,21 +96,4 @@ async fn serve(options: SchedulerOptions) -> Result<(), Failure> {
     }
     info!(target: LOGGER, "Stopped scheduler at '{}'", scheduler.address());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preload_modules_come_from_the_command_line_or_a_variable() {
-        let variable = |name: &str| (name == PRELOAD_VARIABLE).then(|| r#"["a.b", 'c.py']"#.to_owned());
-        let args =
-            |line: &[&str]| SchedulerArgs::try_parse_from([&["dask-scheduler"], line].concat()).expect("known options");
-        assert_eq!(preload(&args(&[]), variable), ["a.b", "c.py"]);
-        assert_eq!(preload(&args(&["--preload", "x"]), variable), ["x"]);
-        assert_eq!(preload(&args(&[]), |_| None), [""; 0]);
-        assert_eq!(listed("one_module"), ["one_module"]);
-        assert_eq!(listed("[]"), [""; 0]);
-    }
 }

@@ -21,6 +21,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info, warn};
 
+use super::parse::preload_modules;
 use super::pid_file::PidFile;
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::System;
@@ -30,6 +31,8 @@ use super::{Failure, http_address, show_version};
 use crate::logging;
 
 const LOGGER: &str = "distributed.dask_worker";
+/// `distributed.nanny.preload`.
+const NANNY_PRELOAD_VARIABLE: &str = "DASK_DISTRIBUTED__NANNY__PRELOAD";
 /// Why a worker closes whose lifetime is over.
 const LIFETIME_REASON: &str = "worker-lifetime-reached";
 /// How long a nanny gives its worker when a signal asks to close, in seconds; upstream's value.
@@ -160,7 +163,11 @@ impl Command<'_> {
             terminate_fraction: plan.terminate_fraction,
             death_timeout: plan.death_timeout,
             logs: self.logs.clone(),
-            python: PythonOptions { candidates: python_candidates(self.args.python.as_deref()), tls: self.nanny_tls() },
+            python: PythonOptions {
+                candidates: python_candidates(self.args.python.as_deref()),
+                preload: preload_modules(&self.args.preload_nanny, NANNY_PRELOAD_VARIABLE, |name| env::var(name).ok()),
+                tls: self.nanny_tls(),
+            },
         }
     }
 

@@ -129,8 +129,9 @@ pub struct WorkerArgs {
     /// Arguments for the preload modules, after --
     #[arg(last = true)]
     pub preload_argv: Vec<String>,
-    /// Needs Python inside the nanny.
-    #[arg(long, hide = true)]
+    /// Module, file or URL with a dask_setup function, which the nanny's Python process loads before the nanny starts
+    /// its worker
+    #[arg(long)]
     pub preload_nanny: Vec<String>,
     /// Deprecated upstream.
     #[arg(long, hide = true)]
@@ -164,11 +165,11 @@ impl WorkerArgs {
         if let Some(class) = self.worker_class.as_deref().filter(|class| !WORKER_CLASSES.contains(class)) {
             return Err(format!("--worker-class {class}: this native worker has no Python classes to start"));
         }
-        if let Some(module) = self.preload_nanny.first() {
-            return Err(format!("--preload-nanny {module}: this native nanny cannot load Python modules into itself"));
-        }
-        if let (Some(module), Some("none")) = (self.preload.first(), self.python.as_deref()) {
-            return Err(format!("--preload {module}: a worker with --python none runs no Python modules"));
+        let modules = [("--preload", &self.preload), ("--preload-nanny", &self.preload_nanny)];
+        for (option, modules) in modules {
+            if let (Some(module), Some("none")) = (modules.first(), self.python.as_deref()) {
+                return Err(format!("{option} {module}: a worker with --python none runs no Python modules"));
+            }
         }
         let mut warnings = Vec::new();
         let ignored = [
@@ -177,6 +178,9 @@ impl WorkerArgs {
         ];
         for (_, option) in ignored.iter().filter(|(given, _)| *given) {
             warnings.push(format!("{option} has no effect"));
+        }
+        if !self.preload_nanny.is_empty() && self.no_nanny {
+            warnings.push("--preload-nanny has no effect without a nanny".to_owned());
         }
         if self.lifetime_restart && self.no_nanny {
             warnings.push("--lifetime-restart has no effect without a nanny".to_owned());
@@ -251,7 +255,8 @@ mod tests {
         assert!(parse(&["--worker-class", "distributed.Worker"]).check_unsupported().is_ok());
         assert!(parse(&["--preload", "foo.bar", "--", "x"]).check_unsupported().is_ok());
         assert!(parse(&["--preload", "foo.bar", "--python", "none"]).check_unsupported().is_err());
-        assert!(parse(&["--preload-nanny", "foo.bar"]).check_unsupported().is_err());
+        assert!(parse(&["--preload-nanny", "foo.bar"]).check_unsupported().is_ok_and(|warnings| warnings.is_empty()));
+        assert!(parse(&["--preload-nanny", "foo.bar", "--python", "none"]).check_unsupported().is_err());
         assert!(WorkerArgs::try_parse_from(["dask-worker", "--no-such-option"]).is_err());
     }
 }
