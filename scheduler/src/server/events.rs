@@ -1,7 +1,7 @@
 //! The event log: topics, each a ring of recent events, and who listens (`log_event`, `subscribe-topic`).
 //!
 //! Rings are bounded in bytes, too: one event of work stealing may tell of a thousand tasks. Events are kept packed, which is
-//! exact to count, a fifth of the size, and holds on to no buffer that they came in.
+//! exact to count, less than half the size, and holds on to no buffer that they came in.
 
 use std::collections::VecDeque;
 

@@ -23,7 +23,8 @@ pub async fn scheduler() -> Scheduler {
 pub async fn scheduler_with(options: SchedulerOptions) -> Scheduler {
     let listen = vec![Address::from("tcp://127.0.0.1:0")];
     let options = SchedulerOptions { listen, dashboard_address: None, ..options };
-    Scheduler::start(options).await.expect("the scheduler starts")
+    // Boxed: the futures of tests would each have all of it.
+    Box::pin(Scheduler::start(options)).await.expect("the scheduler starts")
 }
 
 /// Fails a test that hangs.
