@@ -1,15 +1,15 @@
 //! Futures: a task's result, wherever it is.
 
-use std::future::IntoFuture;
+use std::future::{IntoFuture, poll_fn};
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Waker};
 
 use dask_protocol::Key;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use crate::call::TaskCall;
 use crate::client::Client;
@@ -31,21 +31,58 @@ pub enum Status {
 #[derive(Clone)]
 pub(crate) struct Handle(Arc<Held>);
 
+/// There is one for each key of a client, and there may be millions: small.
 pub(crate) struct Held {
     key: Key,
-    status: watch::Sender<Status>,
+    progress: Mutex<Progress>,
     session: Weak<Session>,
+}
+
+#[derive(Default)]
+struct Progress {
+    standing: Standing,
+    /// Who waits for it to be settled.
+    waiting: Vec<Waker>,
+}
+
+/// A [`Status`] in less memory.
+#[derive(Default)]
+enum Standing {
+    #[default]
+    Pending,
+    Finished,
+    Error(Box<TaskError>),
+}
+
+impl Standing {
+    fn status(&self) -> Status {
+        match self {
+            Standing::Pending => Status::Pending,
+            Standing::Finished => Status::Finished,
+            Standing::Error(error) => Status::Error((**error).clone()),
+        }
+    }
+}
+
+impl From<Status> for Standing {
+    fn from(status: Status) -> Standing {
+        match status {
+            Status::Pending => Standing::Pending,
+            Status::Finished => Standing::Finished,
+            Status::Error(error) => Standing::Error(Box::new(error)),
+        }
+    }
 }
 
 impl Handle {
     pub(crate) fn new(key: Key, status: Status, session: &Arc<Session>) -> Handle {
-        Handle(Arc::new(Held { key, status: watch::Sender::new(status), session: Arc::downgrade(session) }))
+        Handle(Arc::new(Held { key, progress: Mutex::new(status.into()), session: Arc::downgrade(session) }))
     }
 
     /// A handle of a task that no client can submit any more.
     fn closed(key: Key) -> Handle {
-        let status = Status::Error(TaskError::closed(&key));
-        Handle(Arc::new(Held { key, status: watch::Sender::new(status), session: Weak::new() }))
+        let failed = Progress::from(Status::Error(TaskError::closed(&key)));
+        Handle(Arc::new(Held { key, progress: Mutex::new(failed), session: Weak::new() }))
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -60,28 +97,53 @@ impl Handle {
         weak.upgrade().map(Handle)
     }
 
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn set(&self, status: Status) {
-        self.0.status.send_replace(status);
+        let waiting = {
+            let mut progress = self.progress();
+            progress.standing = status.into();
+            match progress.standing {
+                Standing::Pending => Vec::new(),
+                Standing::Finished | Standing::Error(_) => std::mem::take(&mut progress.waiting),
+            }
+        };
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.0.status.borrow().clone()
+        self.progress().standing.status()
     }
 
     /// Resolves once the task is finished or has failed.
     pub(crate) async fn settled(&self) -> Result<(), TaskError> {
-        let mut changes = self.0.status.subscribe();
-        let status = changes.wait_for(|status| *status != Status::Pending).await.expect("the handle owns the sender");
-        match &*status {
-            Status::Error(error) => Err(error.clone()),
-            Status::Finished | Status::Pending => Ok(()),
-        }
+        poll_fn(|cx| {
+            let mut progress = self.progress();
+            match &progress.standing {
+                Standing::Finished => return Poll::Ready(Ok(())),
+                Standing::Error(error) => return Poll::Ready(Err((**error).clone())),
+                Standing::Pending => {}
+            }
+            if !progress.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                progress.waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl From<Status> for Progress {
+    fn from(status: Status) -> Progress {
+        Progress { standing: status.into(), waiting: Vec::new() }
     }
 }
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}: {:?}", self.0.key, *self.0.status.borrow())
+        write!(f, "{:?}: {:?}", self.0.key, self.status())
     }
 }
 

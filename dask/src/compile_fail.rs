@@ -10,9 +10,8 @@
 ///
 /// ```
 /// #[dask::task]
-/// fn double(n: i64) -> i64 { 2 * n }
-/// let call = double(2);
-/// # fn main() {}
+/// fn double_value(n: i64) -> i64 { 2 * n }
+/// let call = double_value(2);
 /// ```
 ///
 /// A future of another type.
@@ -25,8 +24,8 @@
 ///
 /// ```
 /// #[dask::task]
-/// fn double(n: i64) -> i64 { 2 * n }
-/// fn call(number: &dask::Future<i64>) -> dask::TaskCall<i64> { double(number) }
+/// fn double_later(n: i64) -> i64 { 2 * n }
+/// fn call(number: &dask::Future<i64>) -> dask::TaskCall<i64> { double_later(number) }
 /// ```
 ///
 /// Futures of another type in a list.
@@ -39,8 +38,8 @@
 ///
 /// ```
 /// #[dask::task]
-/// fn total(parts: &[i64]) -> i64 { parts.iter().sum() }
-/// fn call(numbers: Vec<dask::Future<i64>>) -> dask::TaskCall<i64> { total(numbers) }
+/// fn total_later(parts: &[i64]) -> i64 { parts.iter().sum() }
+/// fn call(numbers: Vec<dask::Future<i64>>) -> dask::TaskCall<i64> { total_later(numbers) }
 /// ```
 ///
 /// The wrong number of arguments.

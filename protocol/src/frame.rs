@@ -215,7 +215,15 @@ fn make_room(src: &mut BytesMut, needed: usize) {
 }
 
 fn take_frames(src: &mut BytesMut, lengths: &[usize], total_bytes: usize) -> Vec<Bytes> {
-    let mut message = src.split_to(total_bytes).freeze();
+    let mut message = if total_bytes < READ_BYTES_MIN {
+        // Copied: what is kept of a small message, such as one task's specification, must not keep a whole read buffer, and
+        // a buffer of which nothing is kept serves the next read.
+        let message = Bytes::copy_from_slice(&src[..total_bytes]);
+        src.advance(total_bytes);
+        message
+    } else {
+        src.split_to(total_bytes).freeze()
+    };
     if total_bytes >= DETACH_BYTES_MIN {
         *src = BytesMut::from(&src[..]);
     }
@@ -408,6 +416,21 @@ mod tests {
         let mut codec = FrameCodec::new(FrameLimits::default());
         assert!(codec.decode(&mut src).expect("legal so far").is_none());
         assert!(src.capacity() <= 4 * TRUST_BYTES_MAX, "{}", src.capacity());
+    }
+
+    #[test]
+    fn small_messages_that_are_kept_leave_the_read_buffer_alone() {
+        let (mut codec, mut src) = (FrameCodec::new(FrameLimits::default()), BytesMut::new());
+        let mut kept = Vec::new();
+        src.reserve(READ_BYTES_MIN);
+        let before = src.as_ptr();
+        for _ in 0..100 {
+            src.extend_from_slice(&wire(&[Bytes::from_static(b"a small message")]));
+            kept.push(codec.decode(&mut src).expect("valid").expect("complete"));
+            // The reader makes room as it does before every read.
+            assert!(codec.decode(&mut src).expect("valid").is_none());
+        }
+        assert_eq!(src.as_ptr(), before, "the buffer serves on");
     }
 
     #[test]

@@ -68,6 +68,9 @@ struct Place {
     /// Threads of each
     #[arg(long, default_value_t = 2)]
     threads: u32,
+    /// Tasks sent ahead to each thread (`worker-saturation`)
+    #[arg(long, default_value_t = f64::INFINITY)]
+    saturation: f64,
 }
 
 #[dask::task(name = "native-load-increment")]
@@ -109,6 +112,7 @@ async fn run(case: Case) -> Result<(), Failure> {
         Some(address) => Client::connect(address).await?,
         None => {
             let builder = LocalCluster::builder().workers(place.workers).threads_per_worker(place.threads);
+            let builder = builder.worker_saturation(place.saturation);
             cluster.insert(builder.start().await?).client().await?
         }
     };

@@ -72,6 +72,7 @@ pub struct LocalClusterBuilder {
     threads_per_worker: u32,
     memory_limit: Option<u64>,
     resources: Vec<(String, f64)>,
+    worker_saturation: Option<f64>,
     python: PythonChoice,
     dashboard_address: Option<String>,
     program: Option<WorkerProgram>,
@@ -104,6 +105,15 @@ impl LocalClusterBuilder {
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>, amount: f64) -> LocalClusterBuilder {
         self.resources.push((name.into(), amount));
+        self
+    }
+
+    /// How many tasks without inputs are sent ahead to each thread (dask's `worker-saturation`, default 1.1). With more, or
+    /// infinitely many, a worker need not wait for the scheduler between tasks that take microseconds; but it may start more
+    /// than memory holds where such tasks make large results.
+    #[must_use]
+    pub fn worker_saturation(mut self, tasks_per_thread: f64) -> LocalClusterBuilder {
+        self.worker_saturation = Some(tasks_per_thread);
         self
     }
 
@@ -148,7 +158,7 @@ impl LocalClusterBuilder {
     /// # Errors
     /// [`ClusterError`] saying which part did not start and why; what had started is stopped again.
     pub async fn start(self) -> Result<LocalCluster, ClusterError> {
-        let options = SchedulerOptions {
+        let mut options = SchedulerOptions {
             listen: vec![Address::from_parts("tcp", "127.0.0.1", 0)],
             dashboard_address: self.dashboard_address.clone(),
             python: match &self.python {
@@ -157,6 +167,9 @@ impl LocalClusterBuilder {
             },
             ..SchedulerOptions::default()
         };
+        if let Some(saturation) = self.worker_saturation {
+            options.state.worker_saturation = saturation;
+        }
         let scheduler = Scheduler::start(options).await.map_err(|e| ClusterError::Scheduler(e.to_string()))?;
         let n = self.workers;
         let cluster = LocalCluster { crew: Arc::new(Crew::new(scheduler, self)), adapting: None };
@@ -181,6 +194,7 @@ impl LocalCluster {
             threads_per_worker: 0,
             memory_limit: None,
             resources: Vec::new(),
+            worker_saturation: None,
             python: PythonChoice::Off,
             dashboard_address: None,
             program: None,
