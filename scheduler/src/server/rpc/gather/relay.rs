@@ -210,3 +210,44 @@ async fn read(server: Arc<Server>, coming: Coming, part_bytes: usize, parts: mps
         lease.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_comes_first_and_then_each_worker_in_turn() {
+        let payload =
+            Payload::from_raw(PayloadKind::Serialized, Bytes::from_static(b"header"), vec![Bytes::from_static(b"xy")]);
+        let coming = |lengths: &[usize]| Frames { lengths: lengths.to_vec() };
+        let turns = vec![(0, vec![7, 100]), (1, vec![5]), (0, vec![7, 0, 9])];
+        let data = Pairs(vec![
+            (Key::from("here"), Entry::Here(payload.into())),
+            (Key::from("a"), Entry::Coming(coming(&turns[0].1))),
+            (Key::from("b"), Entry::Coming(coming(&turns[1].1))),
+            (Key::from("c"), Entry::Coming(coming(&turns[2].1))),
+        ]);
+        let message = Message::encode(&Gathered { status: "OK", data }).expect("packs");
+        let (lengths, steps) = layout(&message, turns);
+        assert_eq!(lengths[1..], [6, 2, 7, 100, 5, 7, 0, 9]);
+        let from = |worker, bytes| Step::From { worker, bytes };
+        let here = [Step::Frame(Bytes::from_static(b"header")), Step::Frame(Bytes::from_static(b"xy"))];
+        assert_eq!(steps[..2], here);
+        assert_eq!(steps[2..], [from(0, 107), from(1, 5), from(0, 16)]);
+        // The placeholders name the frames that the reader will find there.
+        let body: Value = Message::from_frames(
+            std::iter::once(message.body().clone())
+                .chain(
+                    message.frames()[1..].iter().enumerate().map(|(i, _)| Bytes::from(vec![0x81, 0xa1, b'i', i as u8])),
+                )
+                .collect(),
+        )
+        .decode()
+        .expect("reads");
+        let first = |key: &str| match body.get("data").and_then(|data| data.get(key)) {
+            Some(Value::Payload(payload)) => payload.header()[3],
+            other => panic!("{key}: {other:?}"),
+        };
+        assert_eq!(["here", "a", "b", "c"].map(first), [0, 2, 4, 5]);
+    }
+}
