@@ -7,11 +7,13 @@
 //! frame[0] .. frame[NFRAMES-1]
 //! ```
 //!
-//! All numbers are little-endian. [`FrameCodec`] reads them; [`Chunks`] writes them without copying large frames.
+//! All numbers are little-endian. [`FrameCodec`] reads them, [`Chunks`] writes them, and neither copies large frames: each
+//! is read into memory of its own, which it shares with no other value and gives back alone.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -30,6 +32,10 @@ pub const HANDSHAKE_BYTES_MAX: u64 = 64 << 10;
 pub const READ_BYTES_MIN: usize = 16 << 10;
 /// How much of an announced length is believed before any of it arrived.
 pub const TRUST_BYTES_MAX: usize = 1 << 20;
+/// Frames of this size are read into memory of their own.
+pub const OWN_MEMORY_BYTES_MIN: usize = 64 << 10;
+/// For how much of such a frame addresses are set aside at once (256 MiB). What did not arrive takes no memory.
+const OWN_MEMORY_TRUST_BYTES_MAX: usize = 256 << 20;
 /// A message of this size leaves the read buffer with the buffer's memory, so that an idle connection keeps none.
 const DETACH_BYTES_MIN: usize = 64 << 10;
 /// Frames below this size are copied next to their neighbours before writing; larger ones are written in place.
@@ -71,10 +77,49 @@ enum State {
     Head,
     /// Waiting for the lengths; `first_bytes` is what `FIRST` leaves for whole frames.
     Table { first_bytes: u64, count: usize },
-    /// Waiting for the frames.
-    Frames { lengths: Vec<usize>, total_bytes: usize },
+    /// Waiting for the frames that are not in `frames` yet.
+    Frames { lengths: Vec<usize>, frames: Vec<Bytes>, large: Option<LargeFrame> },
     /// The frames are handed over as they come.
     Rest { bytes: u64 },
+}
+
+impl State {
+    fn frames(lengths: Vec<usize>) -> State {
+        State::Frames { frames: Vec::with_capacity(lengths.len()), lengths, large: None }
+    }
+}
+
+/// A frame that is read into memory of its own.
+#[derive(Debug)]
+struct LargeFrame {
+    data: Vec<u8>,
+    bytes: usize,
+}
+
+impl LargeFrame {
+    fn missing(&self) -> usize {
+        self.bytes - self.data.len()
+    }
+
+    /// Makes room for some of what is missing.
+    fn make_room(&mut self) -> Result<(), DecodeError> {
+        if self.data.capacity() == self.data.len() {
+            let trusted = self.missing().min(self.data.len().max(OWN_MEMORY_TRUST_BYTES_MAX));
+            self.data.try_reserve_exact(trusted).map_err(|_| DecodeError::FrameTable("a frame exceeds memory"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has been read already.
+    fn fill(&mut self, src: &mut BytesMut) -> Result<(), DecodeError> {
+        while self.missing() > 0 && !src.is_empty() {
+            self.make_room()?;
+            let step = (self.data.capacity() - self.data.len()).min(self.missing()).min(src.len());
+            self.data.extend_from_slice(&src[..step]);
+            src.advance(step);
+        }
+        self.make_room()
+    }
 }
 
 /// The beginning of a message: its body, while the other frames are still on their way.
@@ -116,10 +161,6 @@ impl FrameCodec {
     pub fn decode_head(&mut self, src: &mut BytesMut) -> Result<Option<MessageHead>, CommError> {
         loop {
             let needed = self.needed();
-            let needed = match &self.state {
-                State::Frames { lengths, .. } => lengths.first().copied().unwrap_or(0),
-                State::Head | State::Table { .. } | State::Rest { .. } => needed,
-            };
             if src.len() < needed {
                 make_room(src, needed);
                 return Ok(None);
@@ -127,10 +168,14 @@ impl FrameCodec {
             self.state = match std::mem::replace(&mut self.state, State::Head) {
                 State::Head => self.read_head(src)?,
                 State::Table { first_bytes, count } => self.read_table(src, first_bytes, count)?,
-                State::Frames { mut lengths, total_bytes } => {
+                State::Frames { frames, large, .. } if large.is_some() || !frames.is_empty() => {
+                    return Err(DecodeError::FrameTable("a part of the message was read before").into());
+                }
+                State::Frames { mut lengths, .. } => {
                     let body = if lengths.is_empty() { 0 } else { lengths.remove(0) };
-                    self.state = State::Rest { bytes: (total_bytes - body) as u64 };
-                    return Ok(Some(MessageHead { body: src.split_to(body).freeze(), lengths }));
+                    let head = MessageHead { body: src.split_to(body).freeze(), lengths };
+                    self.state = State::Rest { bytes: head.rest_bytes() };
+                    return Ok(Some(head));
                 }
                 State::Rest { .. } => {
                     return Err(DecodeError::FrameTable("the last message was not read to its end").into());
@@ -147,7 +192,7 @@ impl FrameCodec {
         if !matches!(self.state, State::Rest { bytes } if bytes == head.rest_bytes()) {
             return Err(DecodeError::FrameTable("the rest of the message is not there any more"));
         }
-        self.state = State::Frames { lengths: head.lengths.clone(), total_bytes: head.lengths.iter().sum() };
+        self.state = State::frames(head.lengths.clone());
         Ok(())
     }
 
@@ -166,11 +211,24 @@ impl FrameCodec {
         Some(src.split_to(come).freeze())
     }
 
+    /// Where the next bytes of the stream belong, if they are part of a large frame: its memory, limited to what is
+    /// missing. Otherwise they belong into the buffer that is given to [`FrameCodec::decode`].
+    pub fn large_frame(&mut self) -> Option<Limit<&mut Vec<u8>>> {
+        match &mut self.state {
+            State::Frames { large: Some(large), .. } => {
+                let room = (large.data.capacity() - large.data.len()).min(large.missing());
+                Some((&mut large.data).limit(room))
+            }
+            State::Head | State::Table { .. } | State::Frames { .. } | State::Rest { .. } => None,
+        }
+    }
+
+    /// Bytes without which there is no next step.
     fn needed(&self) -> usize {
         match &self.state {
             State::Head => 2 * WORD,
             State::Table { count, .. } => count * WORD,
-            State::Frames { total_bytes, .. } => *total_bytes,
+            State::Frames { lengths, .. } => lengths.first().copied().unwrap_or(0),
             State::Rest { .. } => 0,
         }
     }
@@ -198,8 +256,7 @@ impl FrameCodec {
         if !first_on_boundary {
             return Err(DecodeError::FrameTable("the first read would end inside a frame"));
         }
-        let total_bytes = usize::try_from(total).map_err(|_| DecodeError::FrameTable("the message exceeds memory"))?;
-        Ok(State::Frames { lengths, total_bytes })
+        Ok(State::frames(lengths))
     }
 }
 
@@ -214,20 +271,46 @@ fn make_room(src: &mut BytesMut, needed: usize) {
     src.reserve(trusted.max(READ_BYTES_MIN.saturating_sub(src.len())));
 }
 
-fn take_frames(src: &mut BytesMut, lengths: &[usize], total_bytes: usize) -> Vec<Bytes> {
-    let mut message = if total_bytes < READ_BYTES_MIN {
+/// Moves frames that are here to the others. Whether all of them are.
+fn take_frames(
+    src: &mut BytesMut,
+    lengths: &[usize],
+    frames: &mut Vec<Bytes>,
+    large: &mut Option<LargeFrame>,
+) -> Result<bool, DecodeError> {
+    let total_bytes = lengths.iter().sum();
+    if total_bytes < READ_BYTES_MIN {
+        if src.len() < total_bytes {
+            make_room(src, total_bytes);
+            return Ok(false);
+        }
         // Copied: what is kept of a small message, such as one task's specification, must not keep a whole read buffer, and
         // a buffer of which nothing is kept serves the next read.
-        let message = Bytes::copy_from_slice(&src[..total_bytes]);
+        let mut message = Bytes::copy_from_slice(&src[..total_bytes]);
         src.advance(total_bytes);
-        message
-    } else {
-        src.split_to(total_bytes).freeze()
-    };
+        frames.extend(lengths.iter().map(|&length| message.split_to(length)));
+        return Ok(true);
+    }
+    while let Some(&bytes) = lengths.get(frames.len()) {
+        if bytes >= OWN_MEMORY_BYTES_MIN {
+            let frame = large.get_or_insert_with(|| LargeFrame { data: Vec::new(), bytes });
+            frame.fill(src)?;
+            if frame.missing() > 0 {
+                return Ok(false);
+            }
+            frames.extend(large.take().map(|frame| Bytes::from(frame.data)));
+        } else if src.len() >= bytes {
+            frames.push(src.split_to(bytes).freeze());
+        } else {
+            let small = lengths[frames.len()..].iter().take_while(|&&bytes| bytes < OWN_MEMORY_BYTES_MIN);
+            make_room(src, small.sum());
+            return Ok(false);
+        }
+    }
     if total_bytes >= DETACH_BYTES_MIN {
         *src = BytesMut::from(&src[..]);
     }
-    lengths.iter().map(|&length| message.split_to(length)).collect()
+    Ok(true)
 }
 
 impl Decoder for FrameCodec {
@@ -236,6 +319,14 @@ impl Decoder for FrameCodec {
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Vec<Bytes>>, CommError> {
         loop {
+            if let State::Frames { lengths, frames, large } = &mut self.state {
+                if !take_frames(src, lengths, frames, large)? {
+                    return Ok(None);
+                }
+                let frames = std::mem::take(frames);
+                self.state = State::Head;
+                return Ok(Some(frames));
+            }
             let needed = self.needed();
             if src.len() < needed {
                 make_room(src, needed);
@@ -247,7 +338,7 @@ impl Decoder for FrameCodec {
                 State::Rest { .. } => {
                     return Err(DecodeError::FrameTable("the last message was not read to its end").into());
                 }
-                State::Frames { lengths, total_bytes } => return Ok(Some(take_frames(src, &lengths, total_bytes))),
+                frames @ State::Frames { .. } => frames,
             };
         }
     }

@@ -44,7 +44,45 @@ fn read_in_pieces(stream: &[u8], cuts: &[usize]) -> Vec<Vec<Bytes>> {
     found
 }
 
+/// As a connection does it: bytes of large frames go to where the codec wants them, in steps of the given sizes.
+fn read_in_place(stream: &[u8], steps: &[usize]) -> Vec<Vec<Bytes>> {
+    let (mut codec, mut src, mut found) = (FrameCodec::new(FrameLimits::default()), BytesMut::new(), Vec::new());
+    let (mut rest, mut steps) = (stream, steps.iter().cycle());
+    loop {
+        while let Some(message) = codec.decode(&mut src).expect("a legal stream") {
+            found.push(message);
+        }
+        if rest.is_empty() {
+            break;
+        }
+        let step = (*steps.next().expect("a cycle of some")).min(rest.len());
+        let taken = match codec.large_frame() {
+            Some(mut frame) => {
+                let taken = step.min(frame.remaining_mut());
+                assert!(taken > 0, "there is always room");
+                frame.put_slice(&rest[..taken]);
+                taken
+            }
+            None => {
+                src.extend_from_slice(&rest[..step]);
+                step
+            }
+        };
+        rest = &rest[taken..];
+    }
+    assert!(src.is_empty() && codec.at_boundary(), "everything was read");
+    found
+}
+
 proptest! {
+    #[test]
+    fn large_frames_are_read_in_place(
+        messages in vec(frames(), 1..4), steps in vec(1_usize..50_000, 1..6),
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(|frames| pack(frames)).collect();
+        prop_assert_eq!(read_in_place(&stream, &steps), messages);
+    }
+
     #[test]
     fn any_cutting_of_the_stream_yields_the_same_messages(
         messages in vec(frames(), 1..4), cuts in vec(any::<usize>(), 0..12),
@@ -110,4 +148,24 @@ fn a_handshake_must_be_small() {
     let stream = pack(&[Bytes::from(vec![0; 1 << 20])]);
     let read = FrameCodec::new(FrameLimits::HANDSHAKE).decode(&mut BytesMut::from(&stream[..]));
     assert!(read.is_err());
+}
+
+#[test]
+fn a_large_frame_keeps_no_other_memory() {
+    let frames = [Bytes::from_static(b"body"), Bytes::from(vec![1; 100_000]), Bytes::from(vec![2; 100_000])];
+    let mut src = BytesMut::from(&pack(&frames)[..]);
+    let read = FrameCodec::new(FrameLimits::default()).decode(&mut src).expect("legal").expect("complete");
+    assert_eq!(read, frames);
+    assert!(read[1..].iter().all(Bytes::is_unique), "each frame is alone in its memory");
+}
+
+#[test]
+fn of_an_announced_frame_only_a_part_gets_addresses() {
+    let mut src = BytesMut::new();
+    [24, 2, 10, 1 << 37].iter().for_each(|&word| src.put_u64_le(word));
+    src.put_slice(&[0; 10]);
+    let mut codec = FrameCodec::new(FrameLimits::default());
+    assert!(codec.decode(&mut src).expect("legal so far").is_none());
+    let room = codec.large_frame().map(|frame| frame.remaining_mut());
+    assert_eq!(room, Some(256 << 20));
 }

@@ -234,7 +234,7 @@ impl CommReader {
     async fn read_more(&mut self) -> Result<(), CommError> {
         let read = tokio::select! {
             biased;
-            read = self.io.read_buf(&mut self.buffer) => read,
+            read = read_some(&mut self.io, &mut self.codec, &mut self.buffer) => read,
             () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
         };
         match read {
@@ -253,6 +253,18 @@ impl CommReader {
     /// The other end.
     pub fn peer(&self) -> &Address {
         &self.ends.peer
+    }
+}
+
+/// Reads what there is to where it belongs.
+async fn read_some(
+    io: &mut (dyn AsyncRead + Send + Sync + Unpin),
+    codec: &mut FrameCodec,
+    buffer: &mut BytesMut,
+) -> io::Result<usize> {
+    match codec.large_frame() {
+        Some(mut frame) => io.read_buf(&mut frame).await,
+        None => io.read_buf(buffer).await,
     }
 }
 
