@@ -135,8 +135,11 @@ impl State {
         for actor in &worker.actors {
             assert!(self.tasks[*actor].actor, "{address}: only actors are listed as such");
         }
-        let free = self.queuing() && worker.is_running() && worker.task_slots(self.config.worker_saturation) > 0;
-        assert_eq!(worker.slot_ratio.is_some(), free, "{address}: indexed iff it has free slots");
+        let counts = self.queuing() && worker.is_running();
+        let free = counts && worker.task_slots(self.config.worker_saturation) > 0;
+        let may_be_free = free || counts && self.may_be_ahead(worker);
+        assert!(!free || worker.slot_ratio.is_some(), "{address}: indexed if it has free slots");
+        assert!(may_be_free || worker.slot_ratio.is_none(), "{address}: not indexed if it has none");
     }
 
     fn check_clients(&self) {

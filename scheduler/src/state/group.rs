@@ -80,6 +80,8 @@ pub(super) struct Prefix {
     /// Average seconds of computing; negative while unknown.
     pub(super) duration_average: Seconds,
     pub(super) max_exec_time: Seconds,
+    /// The longest of the last tasks, which weighs less with each one that follows.
+    pub(super) longest_lately: Seconds,
     /// Unexpected losses of workers while tasks of this prefix ran.
     pub(super) suspicious: u64,
     /// Tasks processing anywhere, without long-running ones.
@@ -90,6 +92,9 @@ pub(super) struct Prefix {
     /// Seconds spent per action.
     pub(super) all_durations: Vec<(Box<str>, Seconds)>,
 }
+
+/// What is left of the longest of the last tasks' durations after one more task: half of it after 700.
+const LONGEST_KEPT: f64 = 0.999;
 
 impl Prefix {
     /// Seconds one more task is expected to take.
@@ -107,6 +112,7 @@ impl Prefix {
     pub(super) fn add_exec_time(&mut self, duration: Seconds) {
         let duration = clamp(duration);
         self.max_exec_time = self.max_exec_time.max(duration);
+        self.longest_lately = self.longest_lately.max(duration);
         if duration > 2.0 * self.duration_average {
             self.duration_average = -1.0;
         }
@@ -131,6 +137,7 @@ impl Prefix {
         let duration = clamp(duration);
         let old = self.duration_average;
         self.duration_average = if old < 0.0 { duration } else { 0.5 * duration + 0.5 * old };
+        self.longest_lately = duration.max(LONGEST_KEPT * self.longest_lately);
     }
 }
 
@@ -222,6 +229,7 @@ impl Groups {
             states: StateCounts::default(),
             duration_average,
             max_exec_time: -1.0,
+            longest_lately: 0.0,
             suspicious: 0,
             processing: 0,
             estimate_ns: 0,

@@ -8,7 +8,7 @@ use super::event::{Runtime, Seconds};
 use super::explain::Rule;
 use super::ids::{TaskId, WorkerId};
 use super::task::Task;
-use super::worker::Workers;
+use super::worker::{Worker, Workers};
 
 /// From this many workers on, a task without dependencies is dealt round robin rather than to the least busy worker.
 const ROUND_ROBIN_MIN: usize = 20;
@@ -16,6 +16,12 @@ const ROUND_ROBIN_MIN: usize = 20;
 const SATURATED_PENDING: Seconds = 0.4;
 /// ... and this many times the average work per thread.
 const SATURATED_RATIO: f64 = 1.9;
+/// A worker that has less work than this per thread is given more root-ish tasks than it can begin with, up to ...
+const AHEAD_SECONDS: Seconds = 0.002;
+/// ... so many per thread, unless ...
+const AHEAD_TASKS_MAX: usize = 32;
+/// ... one like those that it has took this long lately.
+const AHEAD_TASK_SECONDS_MAX: Seconds = 0.05;
 
 /// Workers in order of address, as dask's `SortedDict`s.
 #[derive(Debug, Default)]
@@ -99,8 +105,10 @@ impl State {
         let (processing, nthreads) = (worker.processing.len(), worker.nthreads as usize);
         let mut idle = processing < nthreads;
         let mut saturated = false;
+        let mut done_soon = false;
         if !idle {
             let occupancy = occupancy.unwrap_or_else(|| self.occupancy(worker));
+            done_soon = occupancy < nthreads as f64 * AHEAD_SECONDS && self.has_only_short_tasks(worker);
             let average = self.average_occupancy();
             idle = occupancy < nthreads as f64 * average / 2.0;
             let waiting = (processing - nthreads) as f64;
@@ -109,7 +117,7 @@ impl State {
         }
         self.set_idle(id, idle);
         self.set_saturated(id, saturated);
-        self.update_slots(id);
+        self.update_slots(id, done_soon);
     }
 
     fn set_saturated(&mut self, id: WorkerId, saturated: bool) {
@@ -135,15 +143,29 @@ impl State {
         processing < i64::from(nthreads) || occupancy < f64::from(nthreads) * self.average_occupancy() / 2.0
     }
 
+    /// `done_soon`: what a worker has is done in next to no time, so that it had better have more by then.
     #[expect(clippy::cast_precision_loss, reason = "task counts are small")]
-    fn update_slots(&mut self, id: WorkerId) {
+    fn update_slots(&mut self, id: WorkerId, done_soon: bool) {
         if !self.queuing() {
             return;
         }
         let worker = &self.workers[id];
-        let free = worker.task_slots(self.config.worker_saturation) > 0;
+        let free = worker.task_slots(self.config.worker_saturation) > 0 || done_soon && self.may_be_ahead(worker);
         let ratio = (worker.processing.len() as f64 / f64::from(worker.nthreads)).to_bits();
         self.set_slot_ratio(id, free.then_some(ratio));
+    }
+
+    /// Whether no task like those that a worker has took long lately: one that does makes all behind it wait.
+    fn has_only_short_tasks(&self, worker: &Worker) -> bool {
+        let mut prefixes = worker.prefix_count.iter().map(|(prefix, _)| self.groups.prefix(*prefix));
+        prefixes.all(|prefix| prefix.longest_lately < AHEAD_TASK_SECONDS_MAX)
+    }
+
+    /// Whether a worker may be given more root-ish tasks than `worker-saturation` allows if they are short: under the policy
+    /// `native`. Upstream sends a task for each that ends, which costs more than such a task does.
+    pub(super) fn may_be_ahead(&self, worker: &Worker) -> bool {
+        let ahead_max = AHEAD_TASKS_MAX * worker.nthreads as usize;
+        self.config.policy == Policy::Native && worker.processing.len() - worker.long_running.len() < ahead_max
     }
 
     fn set_slot_ratio(&mut self, id: WorkerId, ratio: Option<u64>) {

@@ -208,3 +208,23 @@ fn tasks_that_no_worker_could_make_in_a_few_rounds_are_not_kept_together() {
         assert_eq!(kit.worker_of("x-0") == kit.worker_of("x-1"), together, "{threads} threads");
     }
 }
+
+#[test]
+fn short_tasks_are_sent_ahead_of_time() {
+    let mut kit = kit(&[1, 1]);
+    let roots: Vec<NewTask> = (0..300).map(|i| NewTask { order: f64::from(i), ..task(format!("root-{i}")) }).collect();
+    let keys: Vec<String> = (0..300).map(|i| format!("root-{i}")).collect();
+    kit.submit(roots, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    let processing = |kit: &Kit| keys.iter().filter(|key| kit.state_of(key) == Some(Processing)).count();
+    assert_eq!(processing(&kit), 4, "nothing is known of them");
+    kit.finish_in("root-0", 8, 1e-4);
+    assert_eq!(processing(&kit), 2 + 20, "as many as are done in 2 ms");
+    kit.finish_in("root-1", 8, 1e-6);
+    kit.finish_in("root-2", 8, 1e-6);
+    kit.finish_in("root-3", 8, 1e-6);
+    assert_eq!(processing(&kit), 2 * 32, "but no more than so many");
+    kit.finish_in("root-4", 8, 0.06);
+    let before = processing(&kit);
+    (5..15).for_each(|i| kit.finish_in(&format!("root-{i}"), 8, 1e-6));
+    assert_eq!(processing(&kit), before - 10, "one took long: another may, and none shall wait behind it");
+}
