@@ -10,6 +10,7 @@ use dask_protocol::compression::Compression;
 use dask_protocol::logs::LogRing;
 use dask_protocol::message::Resources;
 use dask_protocol::{Address, Value};
+use tokio::runtime::Handle;
 
 use crate::native::Registry;
 
@@ -104,6 +105,9 @@ pub struct WorkerOptions {
     pub registry: Registry,
     /// Recent log records, for `get_logs`.
     pub logs: LogRing,
+    /// Where connections of peers and transfers are served; by default where the worker is started. With a runtime of its
+    /// own, what a task's way through the worker needs can do with one thread, which none of its steps has to wake.
+    pub transfers: Option<Handle>,
     /// Whom to tell that the worker is registered: its nanny, which would otherwise learn later than everybody else.
     pub on_registered: Option<OnRegistered>,
 }
@@ -167,6 +171,7 @@ impl WorkerOptions {
             interrupt_grace: Duration::from_secs_f64(crate::state::INTERRUPT_GRACE_DEFAULT),
             registry: Registry::from_binary()?,
             logs: LogRing::new(),
+            transfers: None,
             on_registered: None,
         })
     }

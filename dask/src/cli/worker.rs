@@ -18,7 +18,7 @@ use dask_protocol::{Address, CommError};
 use dask_worker::server::nanny_link::NannyLink;
 use dask_worker::{Closed, End, OnRegistered, PythonChoice, StartError, TlsFiles, Worker, WorkerOptions};
 use futures::future::{join_all, try_join_all};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tracing::{error, info, warn};
 
 use super::parse::preload_modules;
@@ -60,6 +60,8 @@ struct Command<'a> {
     scheduler: Address,
     comm: CommConfig,
     logs: LogRing,
+    /// Of a worker in this process.
+    transfers: Option<Handle>,
 }
 
 fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
@@ -69,7 +71,9 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
     }
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
     let system = System::detect();
-    let runtime = runtime(args, &system).map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
+    let cannot_start = |error| Failure::Usage(format!("cannot start: {error}"));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let transfers = args.no_nanny.then(|| transfer_runtime(&system)).transpose().map_err(cannot_start)?;
     let code = runtime.block_on(async {
         let variable = env::var("DASK_SCHEDULER_ADDRESS").ok();
         let scheduler = find_scheduler(args, variable.as_deref()).await.map_err(Failure::Usage)?;
@@ -79,7 +83,8 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
             warn!(target: "distributed.worker.memory", "{warning}");
         }
         let comm = args.tls.comm_config(args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
-        let command = Command { args, prefix, scheduler, comm, logs };
+        let transfers = transfers.as_ref().map(|runtime| runtime.handle().clone());
+        let command = Command { args, prefix, scheduler, comm, logs, transfers };
         match (&args.nanny_address, &plan.workers[..]) {
             (None, plans) if !args.no_nanny => command.run_nannies(plans).await,
             (None, [plan, ..]) => command.run_worker(plan).await,
@@ -89,6 +94,7 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
     });
     // Threads that run user code may never end; the process does.
     runtime.shutdown_background();
+    transfers.into_iter().for_each(Runtime::shutdown_background);
     if !matches!(code, Err(Failure::Usage(_))) {
         info!(target: LOGGER, "End worker");
     }
@@ -108,17 +114,15 @@ pub(crate) async fn start_nanny(
     let [plan] = plan.workers.as_slice() else { return Err("these arguments start several workers".to_owned()) };
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
     let comm = CommConfig::default();
-    let command = Command { args: &args, prefix: &prefix, scheduler, comm, logs: LogRing::new() };
+    let command = Command { args: &args, prefix: &prefix, scheduler, comm, logs: LogRing::new(), transfers: None };
     Nanny::start(command.nanny_options(plan, program)).await.map_err(|error| error.to_string())
 }
 
-/// A nanny needs one thread; a worker moves data on several.
-fn runtime(args: &WorkerArgs, system: &System) -> io::Result<Runtime> {
-    if args.no_nanny {
-        Builder::new_multi_thread().worker_threads(runtime_threads(system.cpus)).enable_all().build()
-    } else {
-        Builder::new_current_thread().enable_all().build()
-    }
+/// A worker moves data on several threads; for all else, as for a nanny, one is enough, and waking others would cost more
+/// than they do.
+fn transfer_runtime(system: &System) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(runtime_threads(system.cpus)).thread_name("transfers").enable_all().build()
 }
 
 impl Command<'_> {
@@ -278,6 +282,7 @@ impl Command<'_> {
             interrupt_grace: plan.interrupt_grace.unwrap_or(defaults.interrupt_grace),
             reconnect_grace: plan.reconnect_grace.unwrap_or(defaults.reconnect_grace),
             logs: self.logs.clone(),
+            transfers: self.transfers.clone(),
             on_registered,
             ..defaults
         })

@@ -6,6 +6,7 @@ tasks use, and passes on what the worker has to know.
 
 import logging
 import os
+import queue
 import sys
 import threading
 import types
@@ -91,12 +92,12 @@ class Worker(upstream.Worker):
 
     def _make_pools(self, nthreads):
         self.executors = {
-            "default": ThreadPoolExecutor(nthreads, thread_name_prefix="Dask-Default-Threads"),
+            "default": _pool(nthreads, "Dask-Default-Threads"),
             "offload": PlainThreadPool(1, thread_name_prefix="Dask-Offload"),
-            "actor": ThreadPoolExecutor(1, thread_name_prefix="Dask-Actor-Threads"),
+            "actor": _pool(1, "Dask-Actor-Threads"),
         }
         self.serving = PlainThreadPool(SERVING_THREADS, thread_name_prefix="Dask-Serving")
-        self.runs = Runs()
+        self.runs = Runs(os.path.join(self.local_directory, f"runs-{os.getpid()}"))
         self.active_threads, self.active_threads_lock, self.active_keys = {}, threading.Lock(), set()
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": self.loop, "worker": self}
         self._ongoing_background_tasks = AsyncTaskGroup()
@@ -272,6 +273,13 @@ class Worker(upstream.Worker):
             closing = self._client.close()
             if isawaitable(closing):
                 await closing
+
+
+def _pool(nthreads, name):
+    pool = ThreadPoolExecutor(nthreads, thread_name_prefix=name)
+    # The one it comes with is written in Python.
+    pool._work_queue = queue.SimpleQueue()
+    return pool
 
 
 def _follows(plugin):

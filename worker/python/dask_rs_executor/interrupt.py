@@ -5,12 +5,18 @@ cancelled. A task that waits inside a call of C or the system notices when that 
 """
 
 import ctypes
+import mmap
+import struct
 import threading
 from concurrent.futures import CancelledError
 
 # Not the one of `ctypes.pythonapi`: user code may give that other argument types.
 _set_async_exc = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
+
+
+_RUN = struct.Struct("=q")
+RUNS_NOTED_MAX = 512
 
 
 class TaskInterrupted(BaseException):
@@ -24,10 +30,13 @@ class TaskInterrupted(BaseException):
 class Running:
     """One execution, from the moment it is taken in until its outcome is certain."""
 
-    __slots__ = ("_runs", "identity", "_thread", "_cancel", "reason", "limit", "given_up")
+    __slots__ = ("_runs", "identity", "kind", "_place", "_thread", "_cancel", "reason", "limit", "given_up")
 
     def __init__(self, runs, identity):
         self._runs, self.identity = runs, identity
+        self.kind = _kind(identity[0])
+        # Where it is noted that it runs; None before.
+        self._place = None
         self._thread = self._cancel = None
         # Why it was interrupted, and the limit in seconds if it had one; None as long as it was not.
         self.reason = self.limit = None
@@ -38,6 +47,7 @@ class Running:
         with self._runs.lock:
             if self.reason is not None:
                 raise TaskInterrupted
+            self._place = self._runs.note_begin(self)
             self._cancel = cancel
             if cancel is None:
                 self._thread = threading.get_ident()
@@ -57,6 +67,7 @@ class Running:
         with self._runs.lock:
             if self._runs.running.pop(self.identity, None) is None:
                 return
+            self._runs.note_end(self, self._place)
             if self.reason is not None and self._thread is not None:
                 _set_async_exc(self._thread, ctypes.py_object())
             self._thread = self._cancel = None
@@ -70,19 +81,65 @@ class Running:
         pool._adjust_thread_count()
 
 
-class Runs:
-    """All executions, by key and run."""
+def _kind(key):
+    """What tasks of one kind have in common."""
+    while isinstance(key, tuple) and key:
+        key = key[0]
+    return key.rpartition("-")[0] if isinstance(key, str) else None
 
-    def __init__(self):
+
+class Runs:
+    """All executions, by key and run.
+
+    The runs of those that have begun are written down in a file, for whoever wants to know what killed this process: one
+    signed number of 8 bytes and the machine's byte order each, 0 where there is none, else the run's number plus 1.
+    """
+
+    def __init__(self, path):
         self.lock = threading.Lock()
         self.running = {}
+        # How many of each kind have not begun.
+        self._waiting = {}
+        with open(path, "wb+") as file:
+            file.truncate(RUNS_NOTED_MAX * _RUN.size)
+            self._page = mmap.mmap(file.fileno(), RUNS_NOTED_MAX * _RUN.size)
+        self._places = list(range(RUNS_NOTED_MAX))
 
     def new(self, key, run_id):
         """An execution that was taken in."""
         running = Running(self, (key, run_id))
         with self.lock:
             self.running[running.identity] = running
+            self._waiting[running.kind] = self._waiting.get(running.kind, 0) + 1
         return running
+
+    def note_begin(self, running):
+        """An execution begins. Where that is noted; called with the lock held."""
+        self._leave_waiting(running.kind)
+        place = self._places.pop() if self._places else -1
+        if place >= 0:
+            _RUN.pack_into(self._page, place * _RUN.size, running.identity[1] + 1)
+        return place
+
+    def note_end(self, running, place):
+        """It ended, or never began (None). Called with the lock held."""
+        if place is None:
+            self._leave_waiting(running.kind)
+        elif place >= 0:
+            _RUN.pack_into(self._page, place * _RUN.size, 0)
+            self._places.append(place)
+
+    def _leave_waiting(self, kind):
+        left = self._waiting[kind] - 1
+        if left:
+            self._waiting[kind] = left
+        else:
+            del self._waiting[kind]
+
+    def more_of(self, kind):
+        """Whether executions of this kind are about to begin, and none of another."""
+        waiting = self._waiting
+        return len(waiting) == 1 and kind in waiting
 
     def interrupt(self, key, run_id, limit):
         """Ends an execution that is over its limit in seconds, or not wanted any more (None)."""

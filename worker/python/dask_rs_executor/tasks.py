@@ -26,6 +26,8 @@ from .wire import Packed, Sealed
 logger = logging.getLogger("distributed.worker")
 
 _ABSENT = object()
+# What is known of a task that was shorter than this is sent with that of the next ones, if they are like it.
+POST_TASK_SECONDS_MAX = 0.001
 # Longest description of a failed task in the log.
 TASK_REPR_CHARACTERS_MAX = 1000
 
@@ -200,7 +202,10 @@ def _finish(worker, message, value, started, cpu):
         _fail(worker, message, error, started)
         return
     worker.tell_transition(key, "executing", "memory", nbytes=nbytes, type=type(value))
-    worker.link.send(report)
+    if stopped - started < POST_TASK_SECONDS_MAX and worker.runs.more_of(message["running"].kind):
+        worker.link.post(report, stopped)
+    else:
+        worker.link.send(report)
 
 
 _BUILTIN_TYPES = {}

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import threading
+import time
 
 import dask
 import msgpack
@@ -30,6 +31,9 @@ logger = logging.getLogger("distributed.worker")
 
 # Frames up to this size are copied into one buffer; larger ones are sent from where they are.
 JOIN_BYTES_MAX = 64 * 1024
+# How many messages may wait for more to be sent with, and for how many seconds.
+POSTED_MAX = 8
+POSTED_SECONDS_MAX = 0.001
 # The kernel takes at most this many buffers in one call (IOV_MAX).
 SEND_BUFFERS_MAX = 512
 READ_BUFFER_BYTES = 256 * 1024
@@ -180,6 +184,9 @@ class Link:
         self._reader = self.sock.makefile("rb", buffering=READ_BUFFER_BYTES)
         self._queue = collections.deque()
         self._sending = threading.Lock()
+        self._posted = threading.Event()
+        self._posted_since = 0.0
+        threading.Thread(target=self._send_posted, name="Dask-Worker-Post", daemon=True).start()
 
     def receive(self):
         """The next batch; raises EOFError when the worker is gone."""
@@ -205,9 +212,30 @@ class Link:
             filled += n
         return target
 
+    def post(self, message, now):
+        """Queues one message that can wait for more, which are about to come; ``now`` is the time in seconds."""
+        if not self._queue:
+            self._posted_since = now
+        self._queue.append(message)
+        if len(self._queue) >= POSTED_MAX or now - self._posted_since >= POSTED_SECONDS_MAX:
+            self._send_queued()
+        elif not self._posted.is_set():
+            self._posted.set()
+
+    def _send_posted(self):
+        # For when no more came.
+        while True:
+            self._posted.wait()
+            time.sleep(POSTED_SECONDS_MAX)
+            self._posted.clear()
+            self._send_queued()
+
     def send(self, message):
         """Queues one message. Whoever finds the socket free sends all that is queued as one batch."""
         self._queue.append(message)
+        self._send_queued()
+
+    def _send_queued(self):
         while self._queue and self._sending.acquire(blocking=False):
             try:
                 batch = []

@@ -4,8 +4,8 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dask_protocol::Value;
-use dask_protocol::message::{CloseStream, LogEvent};
+use dask_protocol::message::{CloseStream, LogEvent, RunId};
+use dask_protocol::{Key, Value};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -112,8 +112,14 @@ fn stream_lost(shared: &Shared) -> Closed {
 async fn tell_of_death(shared: &Arc<Shared>, status: ExitStatus) {
     let Some(stream) = shared.stream.get() else { return };
     let told = async {
-        let running = |state: &State| state.executing().map(|(key, _, _)| Value::from(key)).collect::<Vec<_>>();
-        let executing = shared.ask(running).await.unwrap_or_default();
+        let running =
+            |state: &State| state.executing().map(|(key, run_id, _)| (key.clone(), run_id)).collect::<Vec<_>>();
+        let handed_over = shared.ask(running).await.unwrap_or_default();
+        let begun = shared.python().and_then(|python| python.begun(&shared.identity.local_directory));
+        let blamed = |(key, run_id): &(Key, RunId)| {
+            begun.as_ref().is_none_or(|begun| begun.contains(run_id) || !shared.runs_in_python(key, *run_id))
+        };
+        let executing = handed_over.iter().filter(|it| blamed(it)).map(|(key, _)| Value::from(key)).collect();
         let records = shared.logs.recent("distributed", 0.0, Some(DEATH_LOG_LINES));
         let log = records.into_iter().map(|record| Value::from(record.line)).collect();
         let msg = Value::map([

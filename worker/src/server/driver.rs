@@ -200,7 +200,13 @@ impl Driver {
         match action {
             Action::Send(message) => turn.outgoing.push(message),
             Action::Gather { worker, keys, total_nbytes, stimulus_id } => {
-                tokio::spawn(gather::run(Arc::clone(&self.shared), worker, keys, total_nbytes, stimulus_id));
+                self.shared.transfers.spawn(gather::run(
+                    Arc::clone(&self.shared),
+                    worker,
+                    keys,
+                    total_nbytes,
+                    stimulus_id,
+                ));
             }
             Action::Execute {
                 key,

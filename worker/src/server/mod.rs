@@ -117,7 +117,7 @@ impl Worker {
         };
         let directory =
             LocalDirectory::create(options.local_directory.as_deref()).map_err(system("local directory"))?;
-        let listener = Listener::bind(&options.listen_address, &options.comm).await?;
+        let listener = listen(&options).await?;
         let http = match &options.dashboard_address {
             Some(address) => Some(http::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),
             None => None,
@@ -150,7 +150,7 @@ impl Worker {
             Some(interpreter) => Some(start_python(&shared, interpreter, &options).await?),
             None => None,
         };
-        tokio::spawn(connection::accept(Arc::clone(&shared), listener));
+        shared.transfers.spawn(connection::accept(Arc::clone(&shared), listener));
         if let Some(http) = http {
             tokio::spawn(http::serve(Arc::clone(&shared), http));
         }
@@ -203,6 +203,16 @@ impl Worker {
         let mut closed = self.closed.clone();
         let end = closed.wait_for(Option::is_some).await;
         end.ok().and_then(|end| end.clone()).unwrap_or_else(|| Closed::leaving("runtime-shutdown"))
+    }
+}
+
+/// Listens where connections are served.
+async fn listen(options: &WorkerOptions) -> Result<Listener, CommError> {
+    let (address, comm) = (options.listen_address.clone(), options.comm.clone());
+    let bind = async move { Listener::bind(&address, &comm).await };
+    match &options.transfers {
+        Some(transfers) => transfers.spawn(bind).await.map_err(|error| CommError::Io(std::io::Error::other(error)))?,
+        None => bind.await,
     }
 }
 

@@ -13,6 +13,7 @@ use dask_protocol::pickle::builtin_exception;
 use dask_protocol::{Address, Key, Payload, Value};
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub runtime: tokio::runtime::Handle,
     /// What native tasks share, by type.
     task_states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// Where connections of peers and transfers are served.
+    pub transfers: Handle,
     /// Set before the worker registers, if it has one; another may take its place.
     pub(super) python: RwLock<Option<Arc<Python>>>,
     /// How to start another one.
@@ -156,6 +159,7 @@ impl Shared {
             native,
             runtime: tokio::runtime::Handle::current(),
             task_states: Mutex::default(),
+            transfers: options.transfers.clone().unwrap_or_else(Handle::current),
             python: RwLock::default(),
             python_start: OnceLock::new(),
             python_reading: Mutex::default(),

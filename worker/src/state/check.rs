@@ -79,6 +79,8 @@ impl State {
     fn check_running(&self) {
         let slots = self.running.values().filter(|execution| !execution.seceded).count();
         assert_eq!(slots, self.slots_used as usize, "slots in use are counted");
+        let slow = self.running.values().filter(|execution| !execution.seceded && !execution.quick).count();
+        assert_eq!(slow, self.slow_slots as usize, "slots behind which nothing waits are counted");
         for (name, used) in &self.resources_used {
             let booked: f64 =
                 self.running.values().flat_map(|e| e.resources.iter()).filter(|r| r.0 == *name).map(|r| r.1).sum();

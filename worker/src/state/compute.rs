@@ -23,6 +23,8 @@ pub(crate) struct Execution {
     pub start: Seconds,
     /// Whether it gave its slot back.
     pub seceded: bool,
+    /// Whether others may wait behind it at its executor.
+    pub quick: bool,
     pub resources: Resources,
     pub limit: Option<Limit>,
 }
@@ -138,10 +140,13 @@ impl State {
         id
     }
 
-    /// Fills free slots with the best runnable tasks.
+    /// Fills free slots with the best runnable tasks, and hands short ones over before there is a slot.
     pub(crate) fn ensure_computing(&mut self, cx: &mut Cx<'_>) {
-        while self.is_running() && self.slots_used < self.config.nthreads {
+        while self.is_running() {
             let Some(id) = self.next_runnable() else { break };
+            if self.slots_used >= self.config.nthreads && !self.may_go_ahead(id) {
+                break;
+            }
             self.leave_queue(id);
             self.start_execution(cx, id);
         }
@@ -176,7 +181,8 @@ impl State {
         let dependencies = self.task(id).dependencies.iter().map(|d| self.task(*d).key.clone()).collect();
         let limit = Limit::of(&computation.annotations, cx.now);
         let resources = computation.resources.clone();
-        self.occupy(&key, run_id, Execution { start: cx.now, seceded: false, resources, limit });
+        let quick = self.ahead(id) > 0;
+        self.occupy(&key, run_id, Execution { start: cx.now, seceded: false, quick, resources, limit });
         self.log_settled(cx, id, start, "executing");
         cx.act(Action::Execute {
             key,
@@ -193,6 +199,7 @@ impl State {
 
     fn occupy(&mut self, key: &Key, run_id: RunId, execution: Execution) {
         self.slots_used += 1;
+        self.slow_slots += u32::from(!execution.quick);
         for (name, amount) in execution.resources.iter() {
             *self.resources_used.entry(name.clone()).or_insert(0.0) += amount;
         }
@@ -201,7 +208,7 @@ impl State {
 
     fn vacate(&mut self, execution: &Execution) {
         if !execution.seceded {
-            self.slots_used -= 1;
+            self.leave_slot(execution.quick);
         }
         for (name, amount) in execution.resources.iter() {
             *self.resources_used.get_mut(name).expect("a resource in use is booked") -= amount;
@@ -212,10 +219,16 @@ impl State {
         }
     }
 
+    fn leave_slot(&mut self, quick: bool) {
+        self.slots_used -= 1;
+        self.slow_slots -= u32::from(!quick);
+    }
+
     /// An execution ended, whether its task still wants it or not.
     pub(crate) fn handle_execute_done(&mut self, cx: &mut Cx<'_>, key: Key, run_id: RunId, outcome: ExecuteOutcome) {
         let execution = self.running.swap_remove(&(key.clone(), run_id));
         if let Some(execution) = &execution {
+            self.learn_duration(&key, &outcome);
             self.vacate(execution);
             self.executed_count += 1;
         }
@@ -238,7 +251,8 @@ impl State {
         if std::mem::replace(&mut execution.seceded, true) {
             return;
         }
-        self.slots_used -= 1;
+        let quick = execution.quick;
+        self.leave_slot(quick);
         if let Some(id) = id {
             self.settle_seceded(cx, id, compute_duration);
         }

@@ -20,6 +20,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod action;
+mod ahead;
 mod check;
 mod compute;
 mod config;
@@ -53,6 +54,7 @@ use rand::rngs::SmallRng;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use ahead::Kinds;
 use compute::Execution;
 use peers::Peers;
 use story::Story;
@@ -82,6 +84,9 @@ pub struct State {
     running: IndexMap<(Key, RunId), Execution, FxBuildHasher>,
     /// Executions that have not seceded.
     slots_used: u32,
+    /// Those of them behind which no other task waits at its executor.
+    slow_slots: u32,
+    kinds: Kinds,
     resources_used: IndexMap<String, f64, FxBuildHasher>,
     executed_count: u64,
     peers: Peers,
@@ -110,6 +115,8 @@ impl State {
             constrained: BTreeSet::new(),
             running: IndexMap::default(),
             slots_used: 0,
+            slow_slots: 0,
+            kinds: Kinds::default(),
             resources_used: IndexMap::default(),
             executed_count: 0,
             peers: IndexMap::default(),

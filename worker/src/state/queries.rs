@@ -51,9 +51,9 @@ impl State {
         self.tasks().filter(|(_, state)| state.is_unreported()).map(|(key, _)| key)
     }
 
-    /// Executions that occupy a slot (dask's `executing_count`).
+    /// Executions that occupy a slot (dask's `executing_count`), without those that wait at their executor.
     pub fn executing_count(&self) -> u32 {
-        self.slots_used
+        self.slots_used.min(self.config.nthreads)
     }
 
     /// Executions ended so far, whatever their outcome.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dask_protocol::comm::{BatchedSender, Comm, CommReader};
-use dask_protocol::message::Message;
+use dask_protocol::message::{Message, RunId};
 use dask_protocol::{Address, Key, Payload, Value};
 use tokio::process::Child;
 use tokio::sync::oneshot;
@@ -163,6 +163,15 @@ impl Python {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The runs that were under way when it was last alive, of those that it was told to run; `None` if that is not known.
+    /// It writes them down in a file: a table of numbers, 0 where there is none, else a run's number plus 1.
+    pub(crate) fn begun(&self, directory: &Path) -> Option<Vec<RunId>> {
+        let table = std::fs::read(directory.join(format!("runs-{}", self.pid))).ok()?;
+        let numbers =
+            table.chunks_exact(size_of::<RunId>()).map(|it| RunId::from_ne_bytes(it.try_into().expect("exact")));
+        Some(numbers.filter(|number| *number != 0).map(|number| number.wrapping_sub(1)).collect())
     }
 
     /// Sends something that has no answer of its own.

@@ -237,3 +237,44 @@ fn counts_and_story_follow_the_tasks() {
     let ends: Vec<What> = rig.state.story(&keys, &[]).map(|row| row.what).collect();
     assert_eq!(ends.last(), Some(&What::Transition { start: "ready", finish: "executing", end: "executing" }));
 }
+
+/// What starts when `first` ends, which took so long.
+fn started(rig: &mut Rig, first: (&str, i64), seconds: f64) -> usize {
+    let actions = rig.succeed_in(first.0, first.1, seconds);
+    actions.iter().filter(|action| matches!(action, Action::Execute { .. })).count()
+}
+
+#[test]
+fn short_tasks_are_handed_over_ahead_of_time() {
+    let mut rig = Rig::new(2);
+    let runs: Vec<(String, i64)> =
+        (0..60).map(|i| format!("x-{i}")).map(|key| (key.clone(), rig.compute(compute(&key)).0)).collect();
+    let run = |i: usize| (runs[i].0.as_str(), runs[i].1);
+    assert_eq!(rig.state.executing().count(), 2, "nothing is known of them");
+    // What began when nothing was known counts as slow.
+    assert_eq!(started(&mut rig, run(0), 0.0005), 1);
+    assert_eq!(started(&mut rig, run(1), 0.0005), 1 + 2 * 4, "as many as take 2 ms on each thread");
+    let next =
+        |rig: &Rig| rig.state.executing().map(|(key, run_id, _)| (key.to_string(), run_id)).next().expect("some");
+    for _ in 0..4 {
+        let (key, run_id) = next(&rig);
+        rig.succeed_in(&key, run_id, 1e-6);
+    }
+    assert_eq!(rig.state.executing().count(), 2 * 17, "but no more than so many");
+    assert_eq!(rig.state.executing_count(), 2);
+    let (key, run_id) = next(&rig);
+    assert_eq!(started(&mut rig, (&key, run_id), 0.06), 0, "one took long: the others wait for a thread again");
+}
+
+#[test]
+fn nothing_goes_ahead_of_its_time_behind_a_task_with_a_limit() {
+    let mut rig = Rig::new(1);
+    let (run, _) = rig.compute(compute("x-0"));
+    rig.succeed_in("x-0", run, 1e-4);
+    let (_, actions) = rig.compute(compute("x-1").timeout(1.0));
+    assert_eq!(actions.len(), 1);
+    let (_, actions) = rig.compute(compute("x-2"));
+    assert!(actions.is_empty(), "{actions:?}");
+    let (_, actions) = rig.compute(compute("x-3").timeout(1.0));
+    assert!(actions.is_empty(), "{actions:?}");
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dask_protocol::message::{
     AcquireReplicas, ComputeTask, ErrorInfo, FreeKeys, Pairs, Priority, RefreshWhoHas, RemoveReplicas, RemoveWorker,
-    RunId, SchedulerToWorker, StealRequest, WorkerToScheduler,
+    RunId, SchedulerToWorker, StartStop, StealRequest, WorkerToScheduler,
 };
 use dask_protocol::{Address, Key, Payload, Value};
 
@@ -131,6 +131,16 @@ impl Rig {
 
     pub fn succeed(&mut self, key: &str, run_id: RunId) -> Actions {
         self.done(key, run_id, success())
+    }
+
+    /// As `succeed`, after so many seconds.
+    pub fn succeed_in(&mut self, key: &str, run_id: RunId, seconds: f64) -> Actions {
+        let compute = StartStop { action: "compute".to_owned(), start: 1.0, stop: 1.0 + seconds, source: None };
+        let ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, .. } = success() else {
+            unreachable!("it is one")
+        };
+        let startstops = vec![compute];
+        self.done(key, run_id, ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops })
     }
 
     pub fn fail(&mut self, key: &str, run_id: RunId) -> Actions {
