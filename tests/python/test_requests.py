@@ -103,6 +103,8 @@ def test_what_another_client_wants_is_cancelled_by_force_only(client, address):
         mine = client.submit(event.wait, key="wanted-by-two")
         theirs = other.submit(event.wait, key="wanted-by-two")
         eventually(lambda: "wanted-by-two" in str(client.processing()), "its start")
+        # What comes behind it on the other client's stream is answered: the scheduler knows of both.
+        other.submit(int, 1, pure=False).result()
         client.cancel([mine])
         time.sleep(0.2)
         assert mine.cancelled() and theirs.status == "pending"
