@@ -4,6 +4,7 @@ DASK_TEST_FAULTS_MINUTES and DASK_TEST_CHAOS_SEED say how long and which. Needs 
 `--worker-ttl 5s`, and root for the part with the full disk.
 """
 
+import gc
 import hashlib
 import os
 import random
@@ -167,7 +168,11 @@ def test_every_result_is_right_and_nothing_leaks_while_everything_fails(address,
         )
         assert disagreed == 0 and done
         del kept, future
-        eventually(lambda: not client.run_on_scheduler(tasks_left), "a scheduler without tasks")
+        gc.collect()  # Exceptions that were raised hold futures in their tracebacks.
+        try:
+            eventually(lambda: not client.run_on_scheduler(tasks_left), "a scheduler without tasks")
+        except AssertionError as error:
+            raise AssertionError(f"tasks are left: {client.run_on_scheduler(tasks_left)}") from error
         statuses = faults.close()
         assert statuses == [0] * SLOTS, statuses
         eventually(lambda: not client.scheduler_info()["workers"], "a cluster without workers")
@@ -182,4 +187,4 @@ def test_every_result_is_right_and_nothing_leaks_while_everything_fails(address,
 
 
 def tasks_left(dask_scheduler):
-    return len(dask_scheduler.tasks)
+    return [(ts.key, ts.state, [client.client_key for client in ts.who_wants]) for ts in dask_scheduler.tasks.values()]

@@ -2,7 +2,9 @@
 
 import asyncio
 import collections
+import os
 import random
+import subprocess
 import time
 
 import pytest
@@ -132,6 +134,56 @@ def test_a_worker_that_is_away_keeps_its_place_and_gets_no_new_tasks(client, cut
     eventually(lambda: client.scheduler_info()["workers"][address]["status"] == "running", "a worker that is back")
     assert client.who_has([held]) == {held.key: (address,)}
     assert runs(path)["source 1"] == 2, "one of each submission"
+
+
+def test_another_worker_of_the_same_name_takes_the_place_of_one_that_is_away(client, cut_worker):
+    away = cut_worker("--name", "the-one", "--no-nanny")
+    client.wait_for_workers(1, timeout=60)
+    [address] = client.scheduler_info()["workers"]
+    away.proxy.block()
+    eventually(lambda: client.scheduler_info()["workers"][address]["status"] == "paused", "a worker that is away")
+    cut_worker("--name", "the-one")
+    [other] = client.scheduler_info()["workers"]
+    assert other != address
+    away.proxy.unblock()
+    away.ended()
+    assert away.says("this worker is not waited for any more") or away.says("Scheduler was unaware of this worker")
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+
+
+def test_a_killed_worker_is_not_waited_for(client, cut_worker, address, tmp_path):
+    """Its machine says that nobody listens there: its tasks need not wait for the grace."""
+    killed = cut_worker("--no-nanny", "--reconnect-grace", "1h")
+    client.wait_for_workers(1, timeout=60)
+    held = client.submit(source, str(tmp_path / "runs"), 1, pure=False)
+    held.result(timeout=60)
+    killed.kill()
+    cut_worker()
+    assert len(held.result(timeout=60)) == 1000
+
+
+def test_a_worker_ends_with_a_scheduler_that_was_killed(cut_worker, tmp_path):
+    """It is not looked for during the whole grace when its machine says that nobody listens."""
+    log = tmp_path / "scheduler"
+    command = [os.environ["DASK_TEST_WORKER_BINARY"].replace("dask-worker", "dask-scheduler"), "--python", "none"]
+    with log.open("wb") as stderr:
+        scheduler = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"], stderr=stderr
+        )
+    try:
+        eventually(lambda: "Scheduler at:" in log.read_text(), "a scheduler")
+        [line] = [line for line in log.read_text().splitlines() if "Scheduler at:" in line]
+        worker = OwnWorker(line.split()[-1], tmp_path / "worker", "--no-nanny", "--reconnect-grace", "1h")
+        try:
+            worker.wait_for("Registered to:")
+            scheduler.kill()
+            assert worker.ended() == 0
+            assert worker.says("nobody listens there any more")
+        finally:
+            worker.kill()
+    finally:
+        scheduler.kill()
+        scheduler.wait()
 
 
 def test_without_a_grace_a_cut_ends_the_worker(client, cut_worker):

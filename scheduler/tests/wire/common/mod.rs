@@ -1,6 +1,7 @@
 //! Peers of a scheduler that say exactly what a test tells them to.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use dask_protocol::comm::{Comm, CommConfig, CommReader, Listener};
@@ -27,9 +28,9 @@ pub async fn scheduler_with(options: SchedulerOptions) -> Scheduler {
     Box::pin(Scheduler::start(options)).await.expect("the scheduler starts")
 }
 
-/// Fails a test that hangs.
-pub async fn in_time<T>(test: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TEST_TIMEOUT, test).await.expect("the test ends in time")
+/// Fails a test that hangs. Boxed, as whole tests are large.
+pub fn in_time<'a, T>(test: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Output = T> + 'a>> {
+    Box::pin(async { tokio::time::timeout(TEST_TIMEOUT, test).await.expect("the test ends in time") })
 }
 
 pub async fn connect(address: &Address) -> Comm {
