@@ -1,6 +1,7 @@
 //! Tasks between languages: calls of Python functions written from here, and native calls written by Python.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::arena::{Arena, Effect, Node, NodeId};
 use super::encode::{header, write_global, write_str, write_value};
@@ -120,7 +121,7 @@ pub fn write_futures(keys: &[Key]) -> Bytes {
 /// # Errors
 /// What is wrong with a task that means to be one: arguments by name, or arguments that are no plain values.
 pub fn read_native_task(pickle: &Bytes, buffers: &[Bytes]) -> Result<Option<NativeCall>, String> {
-    if !pickle.windows(NATIVE_MARK.len()).any(|window| window == NATIVE_MARK) {
+    if memmem::find(pickle, NATIVE_MARK).is_none() {
         return Ok(None);
     }
     // Whatever this reader does not understand is for Python.
