@@ -329,11 +329,11 @@ impl<'a> Cluster<'a> {
             worker::Action::Send(message) => self.queue.push_message(now + latency, What::ToScheduler(number, message)),
             worker::Action::Execute { key, run_id, stimulus_id, .. } => {
                 let task = task_of(&self.numbers, &key);
-                let thread = self.workers[number as usize].take_thread();
-                let execution = Execution { worker: number, thread, task, run_id, start: now, stimulus_id };
-                let stop = now + self.workload.tasks[task as usize].seconds;
+                // Thread and start are known when it begins.
+                let execution = Execution { worker: number, thread: 0, task, run_id, start: now, stimulus_id };
                 let slot = self.executions.insert(execution);
-                self.queue.push(stop, What::Executed(slot));
+                let next = self.workers[number as usize].add_execution(slot);
+                self.begin_execution(next);
             }
             worker::Action::Gather { worker, keys, stimulus_id, .. } => {
                 let from = self.addresses[&worker];
@@ -356,6 +356,14 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    fn begin_execution(&mut self, next: Option<(usize, u32)>) {
+        let Some((slot, thread)) = next else { return };
+        let execution = &mut self.executions[slot];
+        (execution.thread, execution.start) = (thread, self.now);
+        let stop = self.now + self.workload.tasks[execution.task as usize].seconds;
+        self.queue.push(stop, What::Executed(slot));
+    }
+
     fn executed(&mut self, slot: usize) {
         let Execution { worker, thread, task, run_id, start, stimulus_id } = self.executions.remove(slot);
         let SimTaskView { key, nbytes } = self.view(task);
@@ -364,7 +372,8 @@ impl<'a> Cluster<'a> {
         if self.settings.spans {
             self.outcome.spans.push(Span { worker, thread, task, start, stop: self.now });
         }
-        self.workers[worker as usize].free_thread(thread);
+        let next = self.workers[worker as usize].free_thread(thread);
+        self.begin_execution(next);
         self.store(worker, task, nbytes);
         let outcome = success(nbytes, start, self.now);
         self.tell_worker(worker, worker::Event::ExecuteDone { key, run_id, outcome, stimulus_id });

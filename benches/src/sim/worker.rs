@@ -1,6 +1,6 @@
 //! One simulated worker: the worker's own state, and a model of its threads and its store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use dask_protocol::message::{StartStop, WorkerStatus};
 use dask_protocol::{Address, Key, Value};
@@ -31,6 +31,8 @@ pub struct SimWorker {
     /// When its state wants to be called, if that is arranged already.
     pub timeout: Option<f64>,
     free_threads: BTreeSet<u32>,
+    /// Executions without a thread, by the number that the cluster gave them, in their order.
+    waiting: VecDeque<usize>,
     nthreads: u32,
     bandwidth: f64,
 }
@@ -51,6 +53,7 @@ impl SimWorker {
             outgoing: 0,
             timeout: None,
             free_threads: (0..nthreads).collect(),
+            waiting: VecDeque::new(),
             nthreads,
             bandwidth: 100e6,
         }
@@ -77,14 +80,23 @@ impl SimWorker {
         self.state.handle(now, event, &mut self.actions);
     }
 
-    /// A thread for an execution.
-    pub fn take_thread(&mut self) -> u32 {
-        self.free_threads.pop_first().expect("a worker runs no more tasks than it has threads")
+    /// An execution is handed over; the next one that begins, and its thread.
+    pub fn add_execution(&mut self, slot: usize) -> Option<(usize, u32)> {
+        self.waiting.push_back(slot);
+        self.next_execution()
     }
 
-    /// The execution ended.
-    pub fn free_thread(&mut self, thread: u32) {
+    /// An execution ended on this thread; the next one that begins, and its thread.
+    pub fn free_thread(&mut self, thread: u32) -> Option<(usize, u32)> {
         self.free_threads.insert(thread);
+        self.next_execution()
+    }
+
+    fn next_execution(&mut self) -> Option<(usize, u32)> {
+        let thread = *self.free_threads.first()?;
+        let slot = self.waiting.pop_front()?;
+        self.free_threads.remove(&thread);
+        Some((slot, thread))
     }
 
     /// Stores a value; the bytes that came to those held.
