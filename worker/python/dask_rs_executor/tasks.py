@@ -167,7 +167,8 @@ def here(worker, keys):
 
 
 def _value(dependency):
-    return dependency.load() if isinstance(dependency, Packed) else dependency
+    # Not isinstance, which would ask a weak reference's dead object for its class.
+    return dependency.load() if type(dependency) is Packed else dependency
 
 
 def _finish(worker, message, value, started, cpu):

@@ -20,7 +20,7 @@ pub(super) enum Answer {
     /// They are here, and in the window until the permit is dropped.
     Here(Vec<(Key, Value)>, OwnedSemaphorePermit),
     /// Their frames are still to be read.
-    Coming(Coming),
+    Coming(Box<Coming>),
 }
 
 /// An answer of which only the beginning was read.
@@ -111,7 +111,7 @@ pub(super) async fn get_data(
 async fn answer(window: &Window, worker: &Address, mut lease: Lease, head: MessageHead) -> Result<Answer, Failed> {
     let permit = match (window.try_enter(head.rest_bytes()), outline(&head)) {
         (Some(permit), _) => permit,
-        (None, Some(values)) => return Ok(Answer::Coming(Coming { worker: worker.clone(), lease, values })),
+        (None, Some(values)) => return Ok(Answer::Coming(Box::new(Coming { worker: worker.clone(), lease, values }))),
         // No worker in use answers like this: it waits for its turn, with whatever part of the window there is.
         (None, None) => window.enter(head.rest_bytes()).await,
     };

@@ -118,7 +118,7 @@ async fn send(server: &Arc<Server>, comm: &mut Comm, answers: Vec<Answer>) -> Re
                 here.extend(values);
                 held.push(permit);
             }
-            Answer::Coming(one) => coming.push(one),
+            Answer::Coming(one) => coming.push(*one),
         }
     }
     if coming.is_empty() {
