@@ -61,12 +61,6 @@ impl State {
         if plain { self.kinds.ahead(&task.key) } else { 0 }
     }
 
-    /// Whether a task may be handed over although all threads have something to do.
-    pub(crate) fn may_go_ahead(&self, id: TaskId) -> bool {
-        // Behind a task of which less is known, nothing is sure to start soon.
-        self.slow_slots == 0 && self.slots_used < self.config.nthreads.saturating_mul(1 + self.ahead(id))
-    }
-
     /// Remembers how long a task took.
     pub(crate) fn learn_duration(&mut self, key: &Key, outcome: &ExecuteOutcome) {
         let (ExecuteOutcome::Success { startstops, .. } | ExecuteOutcome::Failure { startstops, .. }) = outcome else {

@@ -144,11 +144,17 @@ impl State {
     pub(crate) fn ensure_computing(&mut self, cx: &mut Cx<'_>) {
         while self.is_running() {
             let Some(id) = self.next_runnable() else { break };
-            if self.slots_used >= self.config.nthreads && !self.may_go_ahead(id) {
+            let full = self.slots_used >= self.config.nthreads;
+            // Behind a task of which less is known, nothing is sure to start soon.
+            if full && self.slow_slots > 0 {
+                break;
+            }
+            let ahead = self.ahead(id);
+            if full && self.slots_used >= self.config.nthreads.saturating_mul(1 + ahead) {
                 break;
             }
             self.leave_queue(id);
-            self.start_execution(cx, id);
+            self.start_execution(cx, id, ahead > 0);
         }
     }
 
@@ -170,7 +176,7 @@ impl State {
         computation.resources.iter().all(|(name, needed)| free(name) + RESOURCE_SLACK >= *needed)
     }
 
-    fn start_execution(&mut self, cx: &mut Cx<'_>, id: TaskId) {
+    fn start_execution(&mut self, cx: &mut Cx<'_>, id: TaskId, quick: bool) {
         let start = self.task(id).state;
         self.set_state(id, TaskState::Executing);
         let task = self.task_mut(id);
@@ -181,7 +187,6 @@ impl State {
         let dependencies = self.task(id).dependencies.iter().map(|d| self.task(*d).key.clone()).collect();
         let limit = Limit::of(&computation.annotations, cx.now);
         let resources = computation.resources.clone();
-        let quick = self.ahead(id) > 0;
         self.occupy(&key, run_id, Execution { start: cx.now, seceded: false, quick, resources, limit });
         self.log_settled(cx, id, start, "executing");
         cx.act(Action::Execute {
