@@ -1,15 +1,39 @@
-"""Native tasks of dask-rs workers, for Python clients of the same cluster.
+"""dask-rs for Python: clusters of its scheduler and workers, and native tasks by name.
 
-    from dask_rs import native
+    from dask_rs import LocalCluster, native
 
-    future = client.submit(native("resize"), image, 64)
-    other = client.submit(summarise, future)        # a Python function may read the result, and the other way round
+    with LocalCluster(n_workers=2) as cluster, cluster.get_client() as client:
+        future = client.submit(native("resize"), image, 64)
+        other = client.submit(summarise, future)    # a Python function may read the result, and the other way round
 
 A native task is a Rust function that is registered in the workers' binary under that name. Arguments are given by
 position; they and the results are plain values: numbers, texts, bytes, lists, tuples and dicts, or futures of these.
+
+`LocalCluster`, `Scheduler`, `Worker` and `Nanny` need `distributed`, which is imported when they are first used.
 """
 
-__all__ = ["native"]
+from importlib import import_module
+
+__all__ = ["BinaryNotFound", "LocalCluster", "Nanny", "Scheduler", "Worker", "find_binary", "native"]
+
+_HOMES = {
+    "BinaryNotFound": "binaries",
+    "LocalCluster": "local",
+    "Nanny": "processes",
+    "Scheduler": "processes",
+    "Worker": "processes",
+    "find_binary": "binaries",
+}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 class native:

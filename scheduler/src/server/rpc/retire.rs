@@ -16,7 +16,7 @@ use super::queries::names_text;
 #[derive(Deserialize)]
 struct Args {
     #[serde(default)]
-    workers: Option<Vec<Address>>,
+    workers: Option<Vec<Value>>,
     #[serde(default)]
     names: Option<Vec<Value>>,
     #[serde(default)]
@@ -42,9 +42,12 @@ pub(crate) async fn retire_workers(server: &std::sync::Arc<Server>, request: &Re
             return Err(Failure::builtin("TypeError", "names and workers are mutually exclusive"));
         }
         (Some(workers), None) => {
-            info!(target: "distributed.scheduler", "Retire worker addresses (stimulus_id='{stimulus_id}') {workers:?}");
-            let known = move |core: &mut Core| workers.into_iter().filter(|w| core.workers.contains_key(w)).collect();
-            server.driver.run(known).await?
+            info!(
+                target: "distributed.scheduler",
+                "Retire worker addresses (stimulus_id='{stimulus_id}') {}",
+                names_text(&workers)
+            );
+            server.driver.run(move |core| by_address_or_name(core, &workers)).await?
         }
         (None, Some(names)) => {
             info!(target: "distributed.scheduler", "Retire worker names {}", names_text(&names));
@@ -53,6 +56,17 @@ pub(crate) async fn retire_workers(server: &std::sync::Arc<Server>, request: &Re
         (None, None) => workers_to_close_now(server, criteria).await?,
     };
     reply(&retire(server, chosen, remove, close_workers).await?)
+}
+
+/// A `SpecCluster` that scales down gives its workers' names as their addresses, and closes them whatever the answer is.
+/// Upstream's scheduler passes these over, so what only such a worker holds is lost there.
+fn by_address_or_name(core: &Core, workers: &[Value]) -> Vec<Address> {
+    let given: Vec<String> = workers.iter().map(name_text).collect();
+    let meant = core.workers.iter().filter(|(address, peer)| {
+        let name = name_text(&peer.info.name);
+        given.iter().any(|text| text == address.as_str() || *text == name)
+    });
+    meant.map(|(address, _)| address.clone()).collect()
 }
 
 /// Names that came through a command line are text; they are compared as such.
