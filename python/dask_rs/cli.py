@@ -45,4 +45,17 @@ def _command(name, run, text):
 
 scheduler = _command("scheduler", lambda rest: binaries.run("dask-scheduler", rest), "Launch a Dask scheduler (dask-rs).")
 worker = _command("worker", lambda rest: binaries.run("dask-worker", rest), "Launch a Dask worker (dask-rs).")
-spec = _command("spec", specification.main, "Launch Dask processes from a JSON/YAML specification (dask-rs).")
+
+
+def _spec(arguments):
+    specification.main(arguments, stay=True)
+
+
+spec = _command("spec", _spec, "Launch Dask processes from a JSON/YAML specification (dask-rs).")
+
+
+def _explain(arguments):
+    binaries.run("dask-rs", ["explain", *arguments])
+
+
+explain = _command("explain", _explain, "Tell why a task waits, why it is where it is, and what happened to it (dask-rs).")

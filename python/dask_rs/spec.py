@@ -12,12 +12,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+from dask_rs import _follow
 from dask_rs.binaries import BinaryNotFound, find_binary
 from dask_rs.options import CLASSES, SCHEDULER, UnknownOption, arguments
 
+# Seconds. Upstream's SubprocessCluster tells its scheduler to end and then looks its process up, which fails when that has
+# ended already; upstream's takes a while to end.
+LINGER = 0.5
 
-def main(argv=None):
+
+def main(argv=None, *, stay=False):
+    """Runs the command. With ``stay`` this process stays the parent of what it starts, and ends a little later."""
     parser = argparse.ArgumentParser(prog="dask spec", description="Start dask-rs's processes from a specification")
     parser.add_argument("args", nargs="*", help="the scheduler's address, for workers")
     parser.add_argument("--spec", default="", help="JSON")
@@ -27,10 +34,13 @@ def main(argv=None):
         commands = [command(entry, given.args) for entry in read(given.spec, given.spec_file)]
     except (BinaryNotFound, UnknownOption, ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
-    if len(commands) == 1:
+    if len(commands) == 1 and not stay:
         program, variables = commands[0]
         os.execve(program[0], program, variables)
-    sys.exit(together(commands))
+    status = together(commands)
+    if stay:
+        time.sleep(LINGER)
+    sys.exit(status)
 
 
 def read(text, file):
@@ -66,7 +76,8 @@ def command(entry, positional):
 
 
 def together(commands):
-    """Runs several programs until all have ended; signals go on to each. The worst exit status."""
+    """Runs programs until all have ended; signals go on to each, and they end when this process does. The worst exit
+    status."""
     children = []
 
     def pass_on(number, _frame):
@@ -75,7 +86,8 @@ def together(commands):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    children.extend(subprocess.Popen(program, env=environment) for program, environment in commands)
+    follow = [sys.executable, "-I", "-S", _follow.__file__, str(os.getpid())]
+    children.extend(subprocess.Popen([*follow, *program], env=environment) for program, environment in commands)
     return max((abs(child.wait()) for child in children), default=0)
 
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use dask_tests::cluster::{Cluster, Process, WorkerKind, binary, test_python};
+use dask_tests::cluster::{Cluster, Process, WorkerKind, binary, programs, test_python};
 use dask_tests::venv::LIBRARIES_VARIABLE;
 use rustix::process::Signal;
 
@@ -127,6 +127,23 @@ fn eight_clients_while_workers_are_killed() {
         cluster.add_worker_with(WorkerKind::Ours, &["--interrupt-grace", "500ms"]);
     }
     cluster.pytest(&["-s", "test_chaos.py"]);
+}
+
+/// `dask_rs`: its clusters, and what deployers call.
+#[test]
+fn the_python_package_starts_and_scales_clusters() {
+    let package = programs().join("../../python");
+    let scheduler = binary("dask-scheduler");
+    let output = Command::new(test_python())
+        .args(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--durations=5", "tests"])
+        .current_dir(&package)
+        .env("PYTHONPATH", &package)
+        .env("DASK_RS_BIN", scheduler.parent().expect("a program is in a directory"))
+        .output()
+        .expect("the environment's python starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success(), "pytest failed:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Programs of xarray, joblib, scikit-learn, dask-ml, xgboost and lightgbm.
