@@ -1,63 +1,43 @@
-//! What the wire costs: packing and reading the messages that dominate a run, and taking pickled graphs apart.
+//! What the wire costs: packing and reading the messages that dominate a run, taking pickled graphs apart and putting tasks in order.
 
 use std::hint::black_box;
 
-use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use dask_protocol::message::{
-    ComputeTask, Keys, Message, Nbytes, Pairs, Priority, SchedulerToWorker, StartStop, TaskFinished, WhoHas,
-    WorkerToScheduler,
-};
-use dask_protocol::{Address, Key, Payload, Value};
-
-/// As many messages as one drain of a busy driver sends to a worker.
-const BATCH: u64 = 100;
-
-fn compute_task(i: i64) -> SchedulerToWorker {
-    let dependency = Key::tuple([Key::from("load-0123456789abcdef"), Key::from(i)]);
-    ComputeTask {
-        key: Key::tuple([Key::from("process-0123456789abcdef"), Key::from(i)]),
-        run_id: i,
-        priority: Priority::new(0.0, 1.0, 17.0),
-        stimulus_id: "compute-task-1700000000.25".into(),
-        who_has: WhoHas::from_iter([(dependency.clone(), vec![Address::from("tcp://127.0.0.1:40001")])]),
-        nbytes: Nbytes::from_iter([(dependency, 28)]),
-        run_spec: Payload::pickled(Bytes::from(vec![b'x'; 150]), vec![]),
-        resource_restrictions: None,
-        actor: false,
-        annotations: Value::Map(vec![]),
-        span_id: None,
-    }
-    .into()
-}
-
-fn task_finished(i: i64) -> WorkerToScheduler {
-    TaskFinished {
-        key: Key::tuple([Key::from("process-0123456789abcdef"), Key::from(i)]),
-        run_id: i,
-        nbytes: 28,
-        type_pickle: Some(Bytes::from_static(b"\x80\x05\x8c\x08builtins\x94\x8c\x03int\x94\x93\x94.")),
-        typename: "int".to_owned(),
-        metadata: Value::Map(vec![]),
-        thread: Value::Int(140_000_000_000),
-        startstops: vec![StartStop { action: "compute".to_owned(), start: 1.0, stop: 2.0, source: None }],
-        status: "OK".to_owned(),
-        stimulus_id: "task-finished-1700000000.25".into(),
-    }
-    .into()
-}
+use dask_counts::{codec, graphs};
+use dask_protocol::Key;
+use dask_protocol::message::{Keys, Message, Pairs};
 
 fn streams(c: &mut Criterion) {
     let mut group = c.benchmark_group("streams");
-    group.throughput(Throughput::Elements(BATCH));
-    let batch: Vec<_> = (0..BATCH).map(|i| compute_task(i64::try_from(i).expect("small"))).collect();
-    group.bench_function("pack compute-task", |b| b.iter(|| Message::encode(black_box(&batch))));
-    let packed = Message::encode(&batch).expect("packs");
-    group.bench_function("read compute-task", |b| b.iter(|| black_box(&packed).decode_stream::<SchedulerToWorker>()));
-    let batch: Vec<_> = (0..BATCH).map(|i| task_finished(i64::try_from(i).expect("small"))).collect();
-    group.bench_function("pack task-finished", |b| b.iter(|| Message::encode(black_box(&batch))));
-    let packed = Message::encode(&batch).expect("packs");
-    group.bench_function("read task-finished", |b| b.iter(|| black_box(&packed).decode_stream::<WorkerToScheduler>()));
+    group.throughput(Throughput::Elements(codec::BATCH.unsigned_abs()));
+    let batch = codec::compute_tasks();
+    group.bench_function("pack compute-task", |b| b.iter(|| codec::pack(black_box(&batch))));
+    let packed = codec::pack(&batch);
+    group.bench_function("read compute-task", |b| b.iter(|| codec::read_by_worker(black_box(&packed))));
+    let batch = codec::tasks_finished();
+    group.bench_function("pack task-finished", |b| b.iter(|| codec::pack(black_box(&batch))));
+    let packed = codec::pack(&batch);
+    group.bench_function("read task-finished", |b| b.iter(|| codec::read_by_scheduler(black_box(&packed))));
+    group.finish();
+}
+
+fn pickles(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pickles");
+    for (name, pickle) in [("split map", graphs::MAP), ("split dict", graphs::DICT)] {
+        group.throughput(Throughput::Elements(graphs::split(pickle).tasks.len() as u64));
+        group.bench_function(name, |b| b.iter(|| graphs::split(black_box(pickle))));
+    }
+    group.finish();
+}
+
+fn order(c: &mut Criterion) {
+    let mut group = c.benchmark_group("order");
+    for side in [10, 100] {
+        let graph = graphs::Ordered::new(side);
+        let tasks = graph.order().len();
+        group.sample_size(20).throughput(Throughput::Elements(tasks as u64));
+        group.bench_function(format!("x + x.T and its sum/{tasks} tasks"), |b| b.iter(|| black_box(&graph).order()));
+    }
     group.finish();
 }
 
@@ -80,5 +60,5 @@ fn keys(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, streams, keys);
+criterion_group!(benches, streams, keys, pickles, order);
 criterion_main!(benches);
