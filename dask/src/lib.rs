@@ -25,6 +25,7 @@ pub mod cli;
 mod cluster;
 #[cfg(doctest)]
 mod compile_fail;
+pub mod config;
 mod context;
 mod graph;
 pub mod logging;

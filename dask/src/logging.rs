@@ -15,17 +15,20 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, registry};
 
-/// The environment variable that dask's configuration reads for the level of all `distributed` loggers.
-pub const LEVEL_VARIABLE: &str = "DASK_LOGGING__DISTRIBUTED";
+use crate::config::{DaskConfig, Said};
+
+/// The logger above all of dask's.
+const WHOLE: &str = "distributed";
 
 /// Sets logging up for the whole process and returns the ring that keeps its recent lines. The filter comes from
-/// `level` (`--log-level`), else [`LEVEL_VARIABLE`], else `RUST_LOG`, else `info`. When a subscriber is already set
+/// `level` (`--log-level`), else the levels that the configuration has for each logger (`logging`), else `RUST_LOG`, else
+/// `info`. When a subscriber is already set
 /// up, as in a test binary, that one stays and the ring stays empty.
 ///
 /// # Errors
 /// A text for the user when the level or the filter cannot be understood.
-pub fn init(level: Option<&str>) -> Result<LogRing, String> {
-    let filter = filter(level, env::var(LEVEL_VARIABLE).ok().as_deref(), env::var("RUST_LOG").ok().as_deref())?;
+pub fn init(level: Option<&str>, dask: &DaskConfig) -> Result<LogRing, String> {
+    let filter = filter(level, &dask.entries("logging")?, env::var("RUST_LOG").ok().as_deref())?;
     let ring = LogRing::new();
     let lines = DaskLayer { ring: ring.clone() };
     if registry().with(filter).with(lines).try_init().is_err() {
@@ -34,17 +37,26 @@ pub fn init(level: Option<&str>) -> Result<LogRing, String> {
     Ok(ring)
 }
 
-/// The filter that `--log-level`, the dask variable and `RUST_LOG` ask for, in that order of precedence.
-fn filter(option: Option<&str>, variable: Option<&str>, rust_log: Option<&str>) -> Result<EnvFilter, String> {
-    let level = option.map(|text| ("--log-level", text)).or(variable.map(|text| (LEVEL_VARIABLE, text)));
-    let directives = match (level, rust_log) {
-        (Some((source, text)), _) => directives_at(parse_level(text).ok_or_else(|| {
-            format!("{source}: {text:?} is no log level; use debug, info, warning, error or critical")
-        })?),
+/// The filter that `--log-level`, the configuration and `RUST_LOG` ask for, in that order of precedence.
+fn filter(option: Option<&str>, loggers: &[(&str, Said<'_>)], rust_log: Option<&str>) -> Result<EnvFilter, String> {
+    let option = option.map(|text| Said::option("--log-level", text));
+    let whole = option.as_ref().or(loggers.iter().find(|(name, _)| *name == WHOLE).map(|(_, said)| said));
+    let mut directives = match (whole, rust_log) {
+        (Some(said), _) => directives_at(said.read(level)?),
         (None, Some(text)) if !text.is_empty() => text.to_owned(),
         (None, _) => directives_at("info"),
     };
+    // Single loggers; others, such as tornado, are Python's. A mapping with a version is for Python's logging.config.
+    let single = |name: &str| name.starts_with("distributed.");
+    for (name, said) in loggers.iter().filter(|(name, _)| option.is_none() && single(name)) {
+        let _ = write!(directives, ",{name}={}", said.read(level)?);
+    }
     EnvFilter::try_new(&directives).map_err(|error| format!("cannot read the log filter {directives:?}: {error}"))
+}
+
+fn level(text: &str) -> Result<&'static str, String> {
+    let known = parse_level(text);
+    known.ok_or_else(|| format!("{text:?} is no log level; use debug, info, warning, error or critical"))
 }
 
 /// Our crates log as `dask_*` where a record has no dask logger name; libraries stay at warnings.
@@ -155,7 +167,7 @@ mod tests {
 
     fn lines(f: impl FnOnce()) -> Vec<String> {
         let ring = LogRing::new();
-        let filter = filter(Some("info"), None, None).expect("a level");
+        let filter = filter(Some("info"), &[], None).expect("a level");
         let subscriber = registry().with(filter).with(DaskLayer { ring: ring.clone() });
         tracing::subscriber::with_default(subscriber, f);
         ring.recent("", 0.0, None).into_iter().rev().map(|record| record.line).collect()
@@ -185,16 +197,28 @@ mod tests {
     }
 
     #[test]
-    fn the_option_wins_over_the_variable_and_that_over_rust_log() {
-        let shown = |option, variable, rust_log| filter(option, variable, rust_log).map(|f| f.to_string());
-        let of = |parts: Result<String, String>| {
-            let text = parts.expect("readable");
-            text.split(',').find(|part| part.starts_with("distributed=")).map(str::to_owned)
+    fn the_option_wins_over_the_configuration_and_that_over_rust_log() {
+        let shown = |option, variables: &[(&str, &str)], rust_log| {
+            let own = |(name, text): &(&str, &str)| (format!("DASK_LOGGING{name}"), (*text).to_owned());
+            let dask = DaskConfig::from_sources(&[], variables.iter().map(own)).expect("a configuration");
+            let loggers = dask.entries("logging").expect("a mapping");
+            filter(option, &loggers, rust_log).map(|f| f.to_string())
         };
-        assert_eq!(of(shown(Some("DEBUG"), Some("error"), Some("off"))).as_deref(), Some("distributed=debug"));
-        assert_eq!(of(shown(None, Some("\"warning\""), Some("off"))).as_deref(), Some("distributed=warn"));
-        assert_eq!(shown(None, None, Some("dask_worker=trace")).expect("readable"), "dask_worker=trace");
-        assert_eq!(of(shown(None, None, None)).as_deref(), Some("distributed=info"));
-        assert!(shown(Some("loud"), None, None).expect_err("no level").contains("--log-level"));
+        let of = |parts: Result<String, String>, logger: &str| {
+            let text = parts.expect("readable");
+            let start = format!("{logger}=");
+            text.split(',').find_map(|part| part.strip_prefix(&start)).map(str::to_owned)
+        };
+        let all = [("__DISTRIBUTED", "error")];
+        assert_eq!(of(shown(Some("DEBUG"), &all, Some("off")), WHOLE).as_deref(), Some("debug"));
+        assert_eq!(of(shown(None, &[("__DISTRIBUTED", "\"warning\"")], Some("off")), WHOLE).as_deref(), Some("warn"));
+        assert_eq!(shown(None, &[], Some("dask_worker=trace")).expect("readable"), "dask_worker=trace");
+        assert_eq!(of(shown(None, &[], None), WHOLE).as_deref(), Some("info"));
+        let one = [("", "{'distributed.worker': 10, 'tornado': 'loud'}")];
+        assert_eq!(of(shown(None, &one, None), "distributed.worker").as_deref(), Some("debug"));
+        assert_eq!(of(shown(Some("info"), &one, None), "distributed.worker"), None);
+        assert!(shown(Some("loud"), &[], None).expect_err("no level").contains("--log-level"));
+        let error = shown(None, &[("__DISTRIBUTED", "loud")], None).expect_err("no level");
+        assert!(error.starts_with("DASK_LOGGING__DISTRIBUTED: "), "{error}");
     }
 }

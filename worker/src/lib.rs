@@ -12,5 +12,5 @@ pub mod state;
 pub mod store;
 
 pub use executor::python::PythonError;
-pub use options::{MemoryOptions, OnRegistered, PythonChoice, TlsFiles, WorkerOptions};
+pub use options::{MemoryOptions, OnRegistered, PythonChoice, TlsFiles, TransferOptions, WorkerOptions};
 pub use server::{Closed, End, StartError, Worker};

@@ -96,6 +96,12 @@ pub struct WorkerOptions {
     pub lifetime: Option<Duration>,
     /// What happens as memory fills up.
     pub memory: MemoryOptions,
+    /// Bounds of what is on its way to the worker.
+    pub transfer: TransferOptions,
+    /// Rows kept for `story` (`distributed.admin.low-level-log-length`).
+    pub story_rows_max: usize,
+    /// Whether the state checks itself after every event (`distributed.worker.validate`); slow.
+    pub validate: bool,
     /// Whether a running task that nobody wants any more is interrupted; else it runs on and its result is dropped, as
     /// upstream does.
     pub interrupt_cancelled: bool,
@@ -140,6 +146,23 @@ impl Default for MemoryOptions {
     }
 }
 
+/// How much may be on its way to a worker at once; the defaults are upstream's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TransferOptions {
+    /// Most transfers at once (`distributed.worker.connections.outgoing`).
+    pub count_max: usize,
+    /// Most bytes asked for in one request, except for its first key (`distributed.worker.transfer.message-bytes-limit`).
+    pub message_bytes_max: u64,
+    /// Most bytes on their way as a share of the memory limit (`distributed.worker.memory.transfer`); `None` for no bound.
+    pub memory: Option<f64>,
+}
+
+impl Default for TransferOptions {
+    fn default() -> TransferOptions {
+        TransferOptions { count_max: 50, message_bytes_max: 50_000_000, memory: Some(0.10) }
+    }
+}
+
 impl WorkerOptions {
     /// One thread, no memory limit, any port, and the native tasks of this binary.
     ///
@@ -167,6 +190,9 @@ impl WorkerOptions {
             reconnect_grace: RECONNECT_GRACE,
             lifetime: None,
             memory: MemoryOptions::default(),
+            transfer: TransferOptions::default(),
+            story_rows_max: crate::state::STORY_ROWS_MAX_DEFAULT,
+            validate: false,
             interrupt_cancelled: true,
             interrupt_grace: Duration::from_secs_f64(crate::state::INTERRUPT_GRACE_DEFAULT),
             registry: Registry::from_binary()?,

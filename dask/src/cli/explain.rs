@@ -12,8 +12,9 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 
 use super::Failure;
-use super::tls::TlsArgs;
-use super::worker_plan::{NO_SCHEDULER, locate_scheduler};
+use super::tls::{Role, TlsArgs};
+use super::worker_plan::{NO_SCHEDULER, SCHEDULER_ADDRESS, locate_scheduler};
+use crate::config::DaskConfig;
 
 /// How long the scheduler may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Tell why a task waits, why it is where it is, and what happened to it
 #[derive(Debug, Clone, Parser)]
 #[command(name = "dask explain", disable_version_flag = true)]
-struct ExplainArgs {
+pub(super) struct ExplainArgs {
     /// The task's key, as text or as Python prints it: inc-1a2b, "('sum-3c4d', 0, 1)"
     #[arg(allow_hyphen_values = true)]
     key: String,
@@ -76,12 +77,14 @@ async fn ask(args: &ExplainArgs) -> Result<Value, String> {
     struct About<'a> {
         key: &'a str,
     }
-    let variable = std::env::var("DASK_SCHEDULER_ADDRESS").ok();
-    let scheme = args.tls.default_scheme();
+    let dask = DaskConfig::load()?;
+    let configured = dask.key(SCHEDULER_ADDRESS);
+    let configured = configured.as_ref().map(|said| said.text());
+    let scheme = args.tls.default_scheme(&dask)?;
     let (given, file) = (args.scheduler.as_deref(), args.scheduler_file.as_deref());
     let scheduler: Address =
-        locate_scheduler(given, file, Some(Duration::ZERO), variable.as_deref(), scheme).await.map_err(no_scheduler)?;
-    let pool = ConnectionPool::new(args.tls.comm_config(None)?);
+        locate_scheduler(given, file, Some(Duration::ZERO), configured, scheme).await.map_err(no_scheduler)?;
+    let pool = ConnectionPool::new(args.tls.comm_config(Role::Client, &dask, None)?);
     let about = About { key: &args.key };
     match tokio::time::timeout(TIMEOUT, pool.call(&scheduler, "explain", &about)).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),

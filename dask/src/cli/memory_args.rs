@@ -1,36 +1,33 @@
-//! The options of `dask-worker` about memory: upstream's settings `distributed.worker.memory.*`, by option or environment.
+//! The options of `dask-worker` about memory: upstream's settings `distributed.worker.memory.*`, by option or configuration.
 
 use clap::Args;
 use dask_protocol::compression::Compression;
 use dask_worker::MemoryOptions;
 
-use super::parse::{parse_bytes, python_float};
+use crate::config::DaskConfig;
+
+const SPILL_COMPRESSION: &str = "distributed.worker.memory.spill-compression";
 
 /// Where each step begins, as a share of the memory limit.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct MemoryArgs {
     /// Share of the memory limit that values may take before the longest unused go to disk; 'false' for never [default: 0.6]
-    #[arg(long, value_name = "FRACTION", env = "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET", hide_env_values = true)]
+    #[arg(long, value_name = "FRACTION")]
     pub memory_target: Option<String>,
     /// Share of the memory limit from which on a process sends values to disk; 'false' for never [default: 0.7]
-    #[arg(long, value_name = "FRACTION", env = "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL", hide_env_values = true)]
+    #[arg(long, value_name = "FRACTION")]
     pub memory_spill: Option<String>,
     /// Share of the memory limit from which on a worker starts nothing new; 'false' for never [default: 0.8]
-    #[arg(long, value_name = "FRACTION", env = "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", hide_env_values = true)]
+    #[arg(long, value_name = "FRACTION")]
     pub memory_pause: Option<String>,
     /// Share of the memory limit from which on the nanny ends a worker; 'false' for never [default: 0.95]
-    #[arg(long, value_name = "FRACTION", env = "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE", hide_env_values = true)]
+    #[arg(long, value_name = "FRACTION")]
     pub memory_terminate: Option<String>,
     /// Most bytes of a worker's values on disk, such as 10GB; 'false' for no bound (the default)
-    #[arg(long, value_name = "BYTES", env = "DASK_DISTRIBUTED__WORKER__MEMORY__MAX_SPILL", hide_env_values = true)]
+    #[arg(long, value_name = "BYTES")]
     pub max_spill: Option<String>,
     /// How values on disk are compressed: lz4, zstd, 'auto' (lz4), or 'false' for not at all
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL_COMPRESSION",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "NAME")]
     pub spill_compression: Option<String>,
 }
 
@@ -38,30 +35,32 @@ impl MemoryArgs {
     /// What the worker does, and the share at which its nanny ends it.
     ///
     /// # Errors
-    /// The option and what is wrong with it.
-    pub fn options(&self, terminate: f64) -> Result<(MemoryOptions, Option<f64>), String> {
+    /// The option, or the place in the configuration, and what is wrong there.
+    pub fn options(&self, dask: &DaskConfig, terminate: f64) -> Result<(MemoryOptions, Option<f64>), String> {
         let default = MemoryOptions::default();
-        let options =
-            MemoryOptions {
-                target: fraction("--memory-target", &self.memory_target, default.target)?,
-                spill: fraction("--memory-spill", &self.memory_spill, default.spill)?,
-                pause: fraction("--memory-pause", &self.memory_pause, default.pause)?,
-                max_spill: match self.max_spill.as_deref().filter(|text| !is_off(text)) {
-                    Some(text) => Some(bytes(text)?),
-                    None => None,
+        let share = |name, option: &Option<String>, key, default| match dask.said(name, option.as_deref(), key) {
+            Some(said) => said.fraction(),
+            None => Ok(default),
+        };
+        let (max_spill, compression) = (self.max_spill.as_deref(), self.spill_compression.as_deref());
+        let options = MemoryOptions {
+            target: share("--memory-target", &self.memory_target, "distributed.worker.memory.target", default.target)?,
+            spill: share("--memory-spill", &self.memory_spill, "distributed.worker.memory.spill", default.spill)?,
+            pause: share("--memory-pause", &self.memory_pause, "distributed.worker.memory.pause", default.pause)?,
+            max_spill: match dask.said("--max-spill", max_spill, "distributed.worker.memory.max-spill") {
+                Some(said) => said.bytes_or_off()?,
+                None => default.max_spill,
+            },
+            compression: match dask.said("--spill-compression", compression, SPILL_COMPRESSION) {
+                Some(said) => match said.one_of(&["auto", "false", "lz4", "zstd"])? {
+                    "auto" => default.compression,
+                    name => Compression::from_name(name),
                 },
-                compression: match self.spill_compression.as_deref() {
-                    None | Some("auto") => default.compression,
-                    Some(text) if is_off(text) => None,
-                    Some(text) => {
-                        let known = Compression::from_name(text);
-                        Some(known.ok_or_else(|| {
-                            format!("--spill-compression: {text:?} is none of lz4, zstd, auto, false")
-                        })?)
-                    }
-                },
-            };
-        Ok((options, fraction("--memory-terminate", &self.memory_terminate, Some(terminate))?))
+                None => default.compression,
+            },
+        };
+        let key = "distributed.worker.memory.terminate";
+        Ok((options, share("--memory-terminate", &self.memory_terminate, key, Some(terminate))?))
     }
 
     /// The same options for a process that a nanny starts.
@@ -78,28 +77,6 @@ impl MemoryArgs {
     }
 }
 
-/// As YAML and Python spell it.
-fn is_off(text: &str) -> bool {
-    matches!(text.trim().to_ascii_lowercase().as_str(), "false" | "none" | "null" | "off" | "")
-}
-
-fn fraction(option: &str, text: &Option<String>, default: Option<f64>) -> Result<Option<f64>, String> {
-    let Some(text) = text else { return Ok(default) };
-    if is_off(text) {
-        return Ok(None);
-    }
-    match python_float(text.trim()) {
-        Some(0.0) => Ok(None),
-        Some(share) if (0.0..=1.0).contains(&share) => Ok(Some(share)),
-        Some(_) | None => Err(format!("{option}: {text:?} is no fraction between 0 and 1, nor 'false'")),
-    }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let bytes = parse_bytes(text.trim()).map_err(|error| format!("--max-spill: {error}"))?;
-    u64::try_from(bytes).map_err(|_| format!("--max-spill: {text:?} is negative"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +87,22 @@ mod tests {
 
     #[test]
     fn nothing_said_is_as_upstream() {
-        assert_eq!(MemoryArgs::default().options(0.95), Ok((MemoryOptions::default(), Some(0.95))));
+        assert_eq!(
+            MemoryArgs::default().options(&DaskConfig::default(), 0.95),
+            Ok((MemoryOptions::default(), Some(0.95)))
+        );
+    }
+
+    #[test]
+    fn the_configuration_says_what_no_option_says() {
+        let variables = [("SPILL", "False"), ("TARGET", "0.3"), ("MAX_SPILL", "5GB"), ("SPILL_COMPRESSION", "False")];
+        let variables =
+            variables.map(|(name, text)| (format!("DASK_DISTRIBUTED__WORKER__MEMORY__{name}"), text.to_owned()));
+        let dask = DaskConfig::from_sources(&[], variables).expect("a configuration");
+        let args = MemoryArgs { memory_target: some("0.4"), ..MemoryArgs::default() };
+        let (options, _) = args.options(&dask, 0.95).expect("readable");
+        assert_eq!((options.target, options.spill, options.pause), (Some(0.4), None, Some(0.8)));
+        assert_eq!((options.max_spill, options.compression), (Some(5_000_000_000), None));
     }
 
     #[test]
@@ -123,7 +115,7 @@ mod tests {
             max_spill: some("2GB"),
             spill_compression: some("zstd"),
         };
-        let (options, terminate) = args.options(0.95).expect("readable");
+        let (options, terminate) = args.options(&DaskConfig::default(), 0.95).expect("readable");
         assert_eq!((options.target, options.spill, options.pause, terminate), (None, Some(0.5), None, None));
         assert_eq!((options.max_spill, options.compression), (Some(2_000_000_000), Some(Compression::Zstd)));
         assert_eq!(args.to_args().len(), 6);
@@ -137,7 +129,7 @@ mod tests {
             (MemoryArgs { max_spill: some("much"), ..MemoryArgs::default() }, "--max-spill"),
             (MemoryArgs { spill_compression: some("snappy"), ..MemoryArgs::default() }, "--spill-compression"),
         ] {
-            assert!(args.options(0.95).expect_err("not readable").starts_with(option));
+            assert!(args.options(&DaskConfig::default(), 0.95).expect_err("not readable").starts_with(option));
         }
     }
 }

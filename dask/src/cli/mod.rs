@@ -1,19 +1,28 @@
-//! The commands `dask-scheduler`, `dask-worker` and `dask explain`, with the options and the texts that users of dask know.
+//! The commands `dask-scheduler`, `dask-worker` and `dask`, with the options and the texts that users of dask know.
 
 mod address;
+mod children;
+pub mod completion;
+pub mod config;
 pub mod explain;
+pub mod front;
 mod memory_args;
 pub mod parse;
 mod pid_file;
+mod preload_args;
 pub mod scheduler;
 mod scheduler_args;
 mod scheduler_config;
 mod signals;
+pub mod spec;
+mod spec_options;
+pub mod ssh;
 pub mod system;
 mod tls;
 pub mod worker;
 mod worker_args;
 mod worker_plan;
+mod worker_settings;
 
 use std::process::ExitCode;
 

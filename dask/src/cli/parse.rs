@@ -87,7 +87,7 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 /// Python's `float()` for finite numbers: underscores may stand between digits.
-pub(super) fn python_float(text: &str) -> Option<f64> {
+pub(crate) fn python_float(text: &str) -> Option<f64> {
     let text = text.trim();
     let bytes = text.as_bytes();
     let between_digits = |i: usize| {
@@ -282,29 +282,6 @@ pub fn apportion_ports(
         return Err(format!("Not enough ports in range --worker_port {} {nannies}for {n} workers", shown(worker_port)));
     }
     Ok(workers.into_iter().zip(nannies).map(|(worker, nanny)| PortShare { worker, nanny }).collect())
-}
-
-/// The value of an environment variable that dask reads as a Python literal: quotes around it are not part of it.
-pub fn unquoted(text: &str) -> &str {
-    let text = text.trim();
-    let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
-    inner('"').or_else(|| inner('\'')).unwrap_or(text)
-}
-
-/// One text or a list of them, as Python writes it.
-fn listed(text: &str) -> Vec<String> {
-    let text = text.trim();
-    let list = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let items = list.map_or_else(|| vec![text], |items| items.split(',').collect());
-    items.into_iter().map(|item| unquoted(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
-}
-
-/// The preload modules: those of the command line, else those of dask's configuration variable.
-pub fn preload_modules(given: &[String], name: &str, variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
-    if !given.is_empty() {
-        return given.to_vec();
-    }
-    variable(name).map_or_else(Vec::new, |text| listed(&text))
 }
 
 #[cfg(test)]

@@ -198,20 +198,3 @@ fn ports_are_dealt_out_in_turn() {
     assert_eq!(error, "Not enough ports in range --worker_port 100 --nanny_port None for 2 workers");
     assert_eq!(apportion_ports(Some("100"), Some("100"), 1, false), Ok(vec![share(&[100], &[])]));
 }
-
-#[test]
-fn literal_quotes_are_not_part_of_a_value() {
-    for text in ["tcp://scheduler:8786", "\"tcp://scheduler:8786\"", "'tcp://scheduler:8786'", " tcp://scheduler:8786 "]
-    {
-        assert_eq!(unquoted(text), "tcp://scheduler:8786");
-    }
-    assert_eq!(unquoted("\""), "\"");
-}
-
-#[test]
-fn preload_modules_come_from_the_command_line_or_a_variable() {
-    let variable = |name: &str| (name == "LIST").then(|| r#"["a.b", 'c.py']"#.to_owned());
-    assert_eq!(preload_modules(&[], "LIST", variable), ["a.b", "c.py"]);
-    assert_eq!(preload_modules(&["x".to_owned()], "LIST", variable), ["x"]);
-    assert_eq!(preload_modules(&[], "OTHER", variable), [""; 0]);
-}

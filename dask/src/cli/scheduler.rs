@@ -5,28 +5,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use dask_protocol::logs::LogRing;
 use dask_scheduler::server::{LogLine, LogSource};
 use dask_scheduler::{Scheduler, SchedulerOptions};
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
-use super::parse::preload_modules;
 use super::pid_file::PidFile;
+use super::preload_args::sorted;
 use super::scheduler_args::{SchedulerArgs, SchedulerPlan};
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::raise_open_files_limit;
+use super::tls::Role;
 use super::{Failure, http_address, show_version};
+use crate::config::DaskConfig;
 use crate::logging;
 
 const LOGGER: &str = "distributed.scheduler";
-/// `distributed.scheduler.preload`.
-const PRELOAD_VARIABLE: &str = "DASK_DISTRIBUTED__SCHEDULER__PRELOAD";
 
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match SchedulerArgs::try_parse_from(args) {
+    let args = match SchedulerArgs::try_parse_from(sorted(&SchedulerArgs::command(), args, 0)) {
         Ok(args) => args,
         Err(error) => return super::usage(&error),
     };
@@ -37,12 +37,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
-    let logs = logging::init(args.log_level.as_deref()).map_err(Failure::Usage)?;
-    let plan = args.plan().map_err(Failure::Usage)?;
-    for warning in &plan.warnings {
+    let dask = DaskConfig::load().map_err(Failure::Usage)?;
+    let logs = logging::init(args.log_level.as_deref(), &dask).map_err(Failure::Usage)?;
+    let plan = args.plan(&dask).map_err(Failure::Usage)?;
+    for warning in dask.warnings.iter().chain(&plan.warnings) {
         warn!(target: LOGGER, "{warning}");
     }
-    let options = options(args, plan, logs)?;
+    let options = options(args, &dask, plan, logs).map_err(Failure::Usage)?;
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
     raise_open_files_limit();
     let runtime = Builder::new_multi_thread().enable_all().build();
@@ -53,16 +54,24 @@ fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-fn options(args: &SchedulerArgs, plan: SchedulerPlan, logs: LogRing) -> Result<SchedulerOptions, Failure> {
+fn options(
+    args: &SchedulerArgs,
+    dask: &DaskConfig,
+    plan: SchedulerPlan,
+    logs: LogRing,
+) -> Result<SchedulerOptions, String> {
+    let listed = |given: &[String], key| if given.is_empty() { dask.texts(key) } else { Ok(given.to_vec()) };
     Ok(SchedulerOptions {
         listen: plan.listen,
+        contact_address: plan.contact_address,
         dashboard_address: Some(http_address(&args.dashboard_address)),
-        comm: args.tls.comm_config(None).map_err(Failure::Usage)?,
+        comm: args.tls.comm_config(Role::Scheduler, dask, None)?,
         python: args.python.as_ref().map(PathBuf::from),
-        state: args.config.config(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
-        worker_ttl: args.config.worker_ttl(|name| std::env::var(name).ok()).map_err(Failure::Usage)?,
-        preload: preload_modules(&args.preload, PRELOAD_VARIABLE, |name| std::env::var(name).ok()),
-        preload_argv: args.preload_argv.clone(),
+        state: args.config.config(dask)?,
+        worker_ttl: args.config.worker_ttl(dask)?,
+        preload: listed(&args.preload, "distributed.scheduler.preload")?,
+        preload_argv: listed(&args.preload_argv, "distributed.scheduler.preload-argv")?,
+        blocked_handlers: dask.texts("distributed.scheduler.blocked-handlers")?,
         idle_timeout: plan.idle_timeout,
         event_log: args.event_log.clone(),
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Parser;
 use dask_protocol::Address;
 
-use super::address::{SCHEDULER_PORT, Where};
-use super::parse::parse_timedelta;
+use super::address::{SCHEDULER_PORT, Where, scheduler_address};
 use super::scheduler_config::ConfigArgs;
 use super::tls::TlsArgs;
+use crate::config::DaskConfig;
 
 /// Launch a Dask scheduler.
 #[derive(Debug, Clone, Default, Parser)]
@@ -96,6 +96,8 @@ pub struct SchedulerArgs {
 pub struct SchedulerPlan {
     /// Where to listen.
     pub listen: Vec<Address>,
+    /// The address to tell others, where it is not the first one listened on.
+    pub contact_address: Option<Address>,
     /// When to close for lack of work.
     pub idle_timeout: Option<Duration>,
     /// To be logged.
@@ -107,16 +109,25 @@ impl SchedulerArgs {
     ///
     /// # Errors
     /// What to tell the user.
-    pub fn plan(&self) -> Result<SchedulerPlan, String> {
-        let idle_timeout = self.idle_timeout.as_deref().map(parse_timedelta).transpose();
+    pub fn plan(&self, dask: &DaskConfig) -> Result<SchedulerPlan, String> {
+        let idle_timeout = dask
+            .said("--idle-timeout", self.idle_timeout.as_deref(), "distributed.scheduler.idle-timeout")
+            .filter(|said| !said.is_off());
+        let scheme = self.tls.default_scheme(dask)?;
+        let contact = dask.key("distributed.scheduler.contact-address");
+        let mut warnings = self.check_unsupported()?;
+        for class in ConfigArgs::foreign_memory_policies(dask) {
+            warnings.push(format!("the active memory manager's policy {class} is Python's and is not run"));
+        }
         Ok(SchedulerPlan {
-            listen: self.listen_addresses()?,
-            idle_timeout: idle_timeout.map_err(|error| format!("--idle-timeout: {error}"))?,
-            warnings: self.check_unsupported()?,
+            listen: self.listen_addresses(scheme)?,
+            contact_address: contact.map(|said| said.read(|text| scheduler_address(text, scheme))).transpose()?,
+            idle_timeout: idle_timeout.map(|said| said.duration()).transpose()?,
+            warnings,
         })
     }
 
-    fn listen_addresses(&self) -> Result<Vec<Address>, String> {
+    fn listen_addresses(&self, scheme: &str) -> Result<Vec<Address>, String> {
         let list = |text: &Option<String>| -> Vec<String> {
             text.as_deref().map(|text| text.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
         };
@@ -137,7 +148,7 @@ impl SchedulerArgs {
                 interface: interfaces.get(i).or(interfaces.first()).map(String::as_str),
                 protocol: protocols.get(i).or(protocols.first()).map(String::as_str),
             };
-            at.listen_address(self.tls.default_scheme(), SCHEDULER_PORT)
+            at.listen_address(scheme, SCHEDULER_PORT)
         };
         (0..count).map(address).collect()
     }
@@ -162,7 +173,9 @@ mod tests {
     use super::*;
 
     fn plan(line: &[&str]) -> Result<SchedulerPlan, String> {
-        SchedulerArgs::try_parse_from([&["dask-scheduler"], line].concat()).expect("known options").plan()
+        SchedulerArgs::try_parse_from([&["dask-scheduler"], line].concat())
+            .expect("known options")
+            .plan(&DaskConfig::default())
     }
 
     fn listen(line: &[&str]) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use dask_nanny::{Nanny, NannyOptions, NannyTls, PythonOptions, WorkerCommand, worker_environment};
 use dask_protocol::comm::CommConfig;
 use dask_protocol::logs::LogRing;
@@ -21,18 +21,18 @@ use futures::future::{join_all, try_join_all};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracing::{error, info, warn};
 
-use super::parse::preload_modules;
 use super::pid_file::PidFile;
+use super::preload_args::sorted;
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::System;
+use super::tls::Role;
 use super::worker_args::WorkerArgs;
 use super::worker_plan::{Plan, WorkerPlan, find_scheduler, runtime_threads, scheduler_ip};
 use super::{Failure, http_address, show_version};
+use crate::config::{DaskConfig, Setting};
 use crate::logging;
 
 const LOGGER: &str = "distributed.dask_worker";
-/// `distributed.nanny.preload`.
-const NANNY_PRELOAD_VARIABLE: &str = "DASK_DISTRIBUTED__NANNY__PRELOAD";
 /// Why a worker closes whose lifetime is over.
 const LIFETIME_REASON: &str = "worker-lifetime-reached";
 /// How long a nanny gives its worker when a signal asks to close, in seconds; upstream's value.
@@ -43,7 +43,7 @@ const SIGTERM: i32 = rustix::process::Signal::TERM.as_raw();
 /// Runs the command with these arguments, the program's name first. `prefix` is what this program needs in front of
 /// such arguments to run this command, when a nanny starts it again.
 pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> ExitCode {
-    let args = match WorkerArgs::try_parse_from(args) {
+    let args = match WorkerArgs::try_parse_from(sorted(&WorkerArgs::command(), args, 1)) {
         Ok(args) => args,
         Err(error) => return super::usage(&error),
     };
@@ -56,6 +56,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, prefix: &[&str]) -> ExitCo
 /// All that the parts of one command share.
 struct Command<'a> {
     args: &'a WorkerArgs,
+    dask: &'a DaskConfig,
     prefix: &'a [&'a str],
     scheduler: Address,
     comm: CommConfig,
@@ -65,8 +66,9 @@ struct Command<'a> {
 }
 
 fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
-    let logs = logging::init(args.log_level.as_deref()).map_err(Failure::Usage)?;
-    for warning in args.check_unsupported().map_err(Failure::Usage)? {
+    let dask = DaskConfig::load().map_err(Failure::Usage)?;
+    let logs = logging::init(args.log_level.as_deref(), &dask).map_err(Failure::Usage)?;
+    for warning in dask.warnings.iter().chain(&args.check_unsupported().map_err(Failure::Usage)?) {
         warn!(target: LOGGER, "{warning}");
     }
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
@@ -75,16 +77,15 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let transfers = args.no_nanny.then(|| transfer_runtime(&system)).transpose().map_err(cannot_start)?;
     let code = runtime.block_on(async {
-        let variable = env::var("DASK_SCHEDULER_ADDRESS").ok();
-        let scheduler = find_scheduler(args, variable.as_deref()).await.map_err(Failure::Usage)?;
+        let scheduler = find_scheduler(args, &dask).await.map_err(Failure::Usage)?;
         let towards = scheduler_ip(&scheduler).await;
-        let plan = Plan::new(args, &scheduler, towards, &system).map_err(Failure::Logged)?;
+        let plan = Plan::new(args, &dask, &scheduler, towards, &system).map_err(Failure::Logged)?;
         for warning in &plan.warnings {
             warn!(target: "distributed.worker.memory", "{warning}");
         }
-        let comm = args.tls.comm_config(args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
+        let comm = args.tls.comm_config(Role::Worker, &dask, args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
         let transfers = transfers.as_ref().map(|runtime| runtime.handle().clone());
-        let command = Command { args, prefix, scheduler, comm, logs, transfers };
+        let command = Command { args, dask: &dask, prefix, scheduler, comm, logs, transfers };
         match (&args.nanny_address, &plan.workers[..]) {
             (None, plans) if !args.no_nanny => command.run_nannies(plans).await,
             (None, [plan, ..]) => command.run_worker(plan).await,
@@ -109,13 +110,15 @@ pub(crate) async fn start_nanny(
     prefix: &[String],
 ) -> Result<Nanny, String> {
     let args = WorkerArgs::try_parse_from(arguments).map_err(|error| error.to_string())?;
-    let scheduler = find_scheduler(&args, None).await?;
-    let plan = Plan::new(&args, &scheduler, scheduler_ip(&scheduler).await, &System::detect())?;
+    let dask = DaskConfig::load()?;
+    let scheduler = find_scheduler(&args, &dask).await?;
+    let plan = Plan::new(&args, &dask, &scheduler, scheduler_ip(&scheduler).await, &System::detect())?;
     let [plan] = plan.workers.as_slice() else { return Err("these arguments start several workers".to_owned()) };
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
     let comm = CommConfig::default();
-    let command = Command { args: &args, prefix: &prefix, scheduler, comm, logs: LogRing::new(), transfers: None };
-    Nanny::start(command.nanny_options(plan, program)).await.map_err(|error| error.to_string())
+    let command =
+        Command { args: &args, dask: &dask, prefix: &prefix, scheduler, comm, logs: LogRing::new(), transfers: None };
+    Nanny::start(command.nanny_options(plan, program)?).await.map_err(|error| error.to_string())
 }
 
 /// A worker moves data on several threads; for all else, as for a nanny, one is enough, and waking others would cost more
@@ -130,7 +133,8 @@ impl Command<'_> {
         let mut signals = listen_to_signals()?;
         let program =
             env::current_exe().map_err(|error| Failure::Usage(format!("cannot find this program: {error}")))?;
-        let starting = try_join_all(plans.iter().map(|plan| Nanny::start(self.nanny_options(plan, program.clone()))));
+        let options: Result<Vec<_>, _> = plans.iter().map(|plan| self.nanny_options(plan, program.clone())).collect();
+        let starting = try_join_all(options.map_err(Failure::Usage)?.into_iter().map(Nanny::start));
         let nannies = tokio::select! {
             nannies = starting => nannies.map_err(|error| Failure::Logged(error.to_string()))?,
             _ = signals.received() => return Ok(ExitCode::SUCCESS),
@@ -155,28 +159,52 @@ impl Command<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn nanny_options(&self, plan: &WorkerPlan, program: PathBuf) -> NannyOptions {
+    fn nanny_options(&self, plan: &WorkerPlan, program: PathBuf) -> Result<NannyOptions, String> {
         let prefix = self.prefix.iter().map(OsString::from);
         let args = prefix.chain(plan.child_args(self.args, &self.scheduler).into_iter().map(OsString::from)).collect();
-        NannyOptions {
+        Ok(NannyOptions {
             scheduler: self.scheduler.clone(),
             listen: plan.nanny_listen.clone(),
             comm: self.comm.clone(),
-            command: WorkerCommand { program, args, env: worker_environment(|name| env::var_os(name)) },
+            command: WorkerCommand {
+                program,
+                args,
+                env: worker_environment(&self.configured_environment()?, |name| env::var_os(name)),
+            },
             memory_limit: plan.memory_limit,
             terminate_fraction: plan.terminate_fraction,
             death_timeout: plan.death_timeout,
             logs: self.logs.clone(),
             python: PythonOptions {
                 candidates: python_candidates(self.args.python.as_deref()),
-                preload: preload_modules(&self.args.preload_nanny, NANNY_PRELOAD_VARIABLE, |name| env::var(name).ok()),
+                preload: self.listed(&self.args.preload_nanny, "distributed.nanny.preload")?,
                 tls: self.nanny_tls(),
             },
+        })
+    }
+
+    /// What the command line says, or else the configuration.
+    fn listed(&self, given: &[String], key: &'static str) -> Result<Vec<String>, String> {
+        if given.is_empty() { self.dask.texts(key) } else { Ok(given.to_vec()) }
+    }
+
+    /// Variables that the configuration has for workers' processes; a null takes one away. Both keys are one here: a
+    /// worker's process is born with them.
+    fn configured_environment(&self) -> Result<Vec<(String, Option<String>)>, String> {
+        let mut variables = Vec::new();
+        for key in ["distributed.nanny.pre-spawn-environ", "distributed.nanny.environ"] {
+            self.dask.entries(key)?;
+            let Some(Setting::Map(entries)) = self.dask.get(key).map(|node| &node.setting) else { continue };
+            variables.extend(entries.iter().map(|(name, node)| {
+                let value = (node.setting != Setting::Null).then(|| node.setting.to_string());
+                (name.clone(), value)
+            }));
         }
+        Ok(variables)
     }
 
     fn nanny_tls(&self) -> Option<NannyTls> {
-        let paths = self.args.tls.paths().ok().flatten()?;
+        let paths = self.args.tls.paths(Role::Worker, self.dask).ok().flatten()?;
         Some(NannyTls { ca: paths.ca, cert: paths.cert, key: paths.key })
     }
 
@@ -215,7 +243,7 @@ impl Command<'_> {
         tokio::select! {
             closed = worker.closed() => {
                 let restarts = closed.end == End::Restarting
-                    || closed.reason == LIFETIME_REASON && self.args.lifetime_restart;
+                    || closed.reason == LIFETIME_REASON && plan.settings.lifetime_restart;
                 if closed.end == End::Leaving && !restarts {
                     link.closing_gracefully(closed.reason.clone());
                 }
@@ -256,14 +284,14 @@ impl Command<'_> {
         let (nanny, on_registered) = nanny.unzip();
         let defaults = WorkerOptions::new(self.scheduler.clone())
             .map_err(|error| StartError::System { what: "native tasks".to_owned(), error: io::Error::other(error) })?;
-        let tls_files = self.args.tls.paths().ok().flatten();
+        let tls_files = self.args.tls.paths(Role::Worker, self.dask).ok().flatten();
         Ok(WorkerOptions {
             name: plan.name.clone(),
             nthreads: u32::try_from(plan.nthreads).unwrap_or(u32::MAX),
             memory_limit: plan.memory_limit,
             memory: plan.memory.clone(),
             resources: plan.resources.iter().cloned().collect(),
-            local_directory: self.args.local_directory.as_ref().map(PathBuf::from),
+            local_directory: plan.settings.local_directory.clone(),
             contact_address: plan.contact.clone(),
             dashboard_address: Some(http_address(&self.args.dashboard_address)),
             python: match self.args.python.as_deref() {
@@ -271,8 +299,8 @@ impl Command<'_> {
                 Some("none") => PythonChoice::Off,
                 Some(path) => PythonChoice::Path(path.into()),
             },
-            preload: self.args.preload.clone(),
-            preload_argv: self.args.preload_argv.clone(),
+            preload: plan.settings.preload.clone(),
+            preload_argv: plan.settings.preload_argv.clone(),
             nanny,
             comm: self.comm.clone(),
             tls_files: tls_files.map(|paths| TlsFiles { ca: paths.ca, cert: paths.cert, key: paths.key }),
@@ -281,6 +309,9 @@ impl Command<'_> {
             interrupt_cancelled: !self.args.no_interrupt_cancelled,
             interrupt_grace: plan.interrupt_grace.unwrap_or(defaults.interrupt_grace),
             reconnect_grace: plan.reconnect_grace.unwrap_or(defaults.reconnect_grace),
+            transfer: plan.settings.transfer,
+            story_rows_max: plan.settings.story_rows_max.unwrap_or(defaults.story_rows_max),
+            validate: plan.settings.validate,
             logs: self.logs.clone(),
             transfers: self.transfers.clone(),
             on_registered,
@@ -307,7 +338,7 @@ async fn drain(worker: &Worker, grace: Duration, reason: &str) {
 }
 
 /// The interpreters that may run the plugins of a nanny, best first; the same that its worker tries.
-fn python_candidates(argument: Option<&str>) -> Vec<PathBuf> {
+pub(super) fn python_candidates(argument: Option<&str>) -> Vec<PathBuf> {
     match argument {
         Some("none") => Vec::new(),
         Some(path) => vec![PathBuf::from(path)],

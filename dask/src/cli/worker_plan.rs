@@ -15,9 +15,13 @@ use super::address::{Where, full_address, scheduler_address};
 use super::parse::{self, PortShare, apportion_ports, parse_timedelta, parse_workers};
 use super::system::System;
 use super::worker_args::WorkerArgs;
+use super::worker_settings::WorkerSettings;
+use crate::config::{DaskConfig, Said};
 
 /// Default of [`WorkerPlan::drain_grace`]: Kubernetes kills 30 s after SIGTERM, and closing takes up to 10 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(20);
+/// The key of dask's configuration that names the scheduler.
+pub const SCHEDULER_ADDRESS: &str = "scheduler-address";
 /// What to say when no scheduler is named.
 pub const NO_SCHEDULER: &str = "Need to provide scheduler address like `dask worker SCHEDULER_ADDRESS:8786`";
 /// How often to look for the scheduler's file.
@@ -56,6 +60,8 @@ pub struct WorkerPlan {
     pub reconnect_grace: Option<Duration>,
     /// How long a worker that gets SIGTERM may take to hand over what only it holds.
     pub drain_grace: Duration,
+    /// What the configuration says beside this.
+    pub settings: WorkerSettings,
     /// The random part, in either direction.
     pub lifetime_stagger: Duration,
     /// What its nanny must pass on to the process: the ports, as `--worker-port` takes them.
@@ -79,6 +85,7 @@ impl Plan {
     /// What to tell the user.
     pub fn new(
         args: &WorkerArgs,
+        dask: &DaskConfig,
         scheduler: &Address,
         towards: Option<IpAddr>,
         system: &System,
@@ -86,22 +93,30 @@ impl Plan {
         let (workers, nthreads) = parse_workers(args.nworkers.as_deref(), args.nthreads.as_deref(), system.cpus)?;
         check_combinations(args, workers)?;
         let memory = parse::parse_memory_limit(&args.memory_limit, nthreads, system)?;
-        let (memory_options, terminate_fraction) = args.memory.options(TERMINATE_FRACTION)?;
+        let (memory_options, terminate_fraction) = args.memory.options(dask, TERMINATE_FRACTION)?;
         let listen = args.listen_address.as_deref().map(|text| full_address("--listen-address", text)).transpose()?;
         let contact =
             args.contact_address.as_deref().map(|text| full_address("--contact-address", text)).transpose()?;
         let shares = apportion_ports(args.worker_port.as_deref(), args.nanny_port.as_deref(), workers, !args.no_nanny)?;
-        let duration = |option: &str, text: &Option<String>| {
-            let parsed = text.as_deref().map(parse_timedelta).transpose();
-            parsed.map_err(|error| format!("{option}: {error}"))
+        let duration = |name, option: &Option<String>, key| {
+            let said = match key {
+                Some(key) => dask.said(name, option.as_deref(), key),
+                None => option.as_deref().map(|text| Said::option(name, text)),
+            };
+            said.map(|said| said.duration()).transpose()
         };
-        let death_timeout = duration("--death-timeout", &args.death_timeout)?;
-        let lifetime = duration("--lifetime", &args.lifetime)?;
-        let interrupt_grace = duration("--interrupt-grace", &args.interrupt_grace)?;
-        let drain_grace = duration("--drain-grace", &args.drain_grace)?.unwrap_or(DRAIN_GRACE);
-        let reconnect_grace = duration("--reconnect-grace", &args.reconnect_grace)?;
-        let lifetime_stagger = duration("--lifetime-stagger", &args.lifetime_stagger)?.unwrap_or_default();
-        let resources = args.resources.as_deref().map(parse::parse_resources).transpose()?.unwrap_or_default();
+        let death_timeout = duration("--death-timeout", &args.death_timeout, None)?;
+        let lifetime = duration("--lifetime", &args.lifetime, Some("distributed.worker.lifetime.duration"))?;
+        let interrupt_grace = duration("--interrupt-grace", &args.interrupt_grace, None)?;
+        let drain_grace = duration("--drain-grace", &args.drain_grace, None)?.unwrap_or(DRAIN_GRACE);
+        let reconnect_grace = duration("--reconnect-grace", &args.reconnect_grace, None)?;
+        let stagger = Some("distributed.worker.lifetime.stagger");
+        let lifetime_stagger = duration("--lifetime-stagger", &args.lifetime_stagger, stagger)?.unwrap_or_default();
+        let settings = WorkerSettings::read(args, dask)?;
+        let resources = match args.resources.as_deref() {
+            Some(text) => parse::parse_resources(text)?,
+            None => configured_resources(dask)?,
+        };
         let own_ip = outgoing_ip(towards).to_string();
         let at = Where {
             // As upstream: listen only on the interface that leads to the scheduler, unless told otherwise.
@@ -134,6 +149,7 @@ impl Plan {
                 reconnect_grace,
                 drain_grace,
                 lifetime_stagger,
+                settings: settings.clone(),
                 worker_ports: share.worker,
                 name_text,
             })
@@ -141,6 +157,11 @@ impl Plan {
         let workers = shares.into_iter().enumerate().map(plan).collect::<Result<_, _>>()?;
         Ok(Plan { workers, warnings: memory.warning.into_iter().collect() })
     }
+}
+
+fn configured_resources(dask: &DaskConfig) -> Result<Vec<(String, f64)>, String> {
+    let entries = dask.entries("distributed.worker.resources")?;
+    entries.into_iter().map(|(name, said)| Ok((name.to_owned(), said.number()?))).collect()
 }
 
 fn check_combinations(args: &WorkerArgs, workers: usize) -> Result<(), String> {
@@ -231,15 +252,19 @@ fn memory_text(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// The scheduler to join: the argument, the scheduler's file, or the environment.
+/// The scheduler to join: the argument, the scheduler's file, or the configuration.
 ///
 /// # Errors
 /// What to tell the user.
-pub async fn find_scheduler(args: &WorkerArgs, variable: Option<&str>) -> Result<Address, String> {
-    let scheme =
-        args.protocol.as_deref().map_or(args.tls.default_scheme(), |protocol| protocol.trim_end_matches("://"));
+pub async fn find_scheduler(args: &WorkerArgs, dask: &DaskConfig) -> Result<Address, String> {
+    let scheme = match args.protocol.as_deref() {
+        Some(protocol) => protocol.trim_end_matches("://"),
+        None => args.tls.default_scheme(dask)?,
+    };
     let timeout = args.death_timeout.as_deref().map(parse_timedelta).transpose()?;
-    locate_scheduler(args.scheduler.as_deref(), args.scheduler_file.as_deref(), timeout, variable, scheme).await
+    let configured = dask.key(SCHEDULER_ADDRESS);
+    let configured = configured.as_ref().map(Said::text);
+    locate_scheduler(args.scheduler.as_deref(), args.scheduler_file.as_deref(), timeout, configured, scheme).await
 }
 
 /// The same for any command; `timeout` is how long to wait for the file, none for ever.
@@ -250,13 +275,13 @@ pub async fn locate_scheduler(
     given: Option<&str>,
     file: Option<&str>,
     timeout: Option<Duration>,
-    variable: Option<&str>,
+    configured: Option<&str>,
     scheme: &str,
 ) -> Result<Address, String> {
-    let address = match (given, file, variable) {
+    let address = match (given, file, configured) {
         (Some(text), _, _) if !text.is_empty() => text.to_owned(),
         (_, Some(file), _) => read_scheduler_file(Path::new(file), timeout).await?,
-        (_, None, Some(text)) if !parse::unquoted(text).is_empty() => parse::unquoted(text).to_owned(),
+        (_, None, Some(text)) if !text.is_empty() => text.to_owned(),
         (_, None, _) => return Err(NO_SCHEDULER.to_owned()),
     };
     scheduler_address(&address, scheme).map_err(|error| format!("scheduler address {address:?}: {error}"))
@@ -309,7 +334,7 @@ mod tests {
     }
 
     fn plan(line: &[&str]) -> Result<Plan, String> {
-        Plan::new(&args(line), &"tcp://127.0.0.1:8786".into(), LOOPBACK, &SYSTEM)
+        Plan::new(&args(line), &DaskConfig::default(), &"tcp://127.0.0.1:8786".into(), LOOPBACK, &SYSTEM)
     }
 
     #[test]
@@ -359,7 +384,7 @@ mod tests {
             let child_args = args(&child_line.iter().map(String::as_str).collect::<Vec<_>>());
             assert!(child_args.no_nanny && child_args.lifetime_restart);
             assert_eq!(child_args.log_level.as_deref(), Some("debug"));
-            let child = Plan::new(&child_args, &scheduler, LOOPBACK, &SYSTEM).expect("valid");
+            let child = Plan::new(&child_args, &DaskConfig::default(), &scheduler, LOOPBACK, &SYSTEM).expect("valid");
             let nanny_listen = worker.nanny_listen.clone();
             let expected = WorkerPlan { nanny_listen, ..child.workers[0].clone() };
             assert_eq!(expected, *worker);
@@ -389,6 +414,27 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_says_what_no_option_says() {
+        let variables = [
+            ("DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION", "1 hour"),
+            ("DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER", "5m"),
+            ("DASK_DISTRIBUTED__WORKER__RESOURCES", "{'GPU': 1}"),
+        ];
+        let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let dask = DaskConfig::from_sources(&[], variables).expect("a configuration");
+        let plan = |line: &[&str]| {
+            let plan = Plan::new(&args(line), &dask, &"tcp://127.0.0.1:8786".into(), LOOPBACK, &SYSTEM);
+            plan.expect("valid").workers.remove(0)
+        };
+        let configured = plan(&["x"]);
+        assert_eq!(configured.lifetime.map(|time| time.as_secs()), Some(3600));
+        assert_eq!(configured.lifetime_stagger.as_secs(), 300);
+        assert_eq!(configured.resources, [("GPU".to_owned(), 1.0)]);
+        assert_eq!(plan(&["x", "--lifetime=1m"]).lifetime.map(|time| time.as_secs()), Some(60));
+        assert_eq!(plan(&["x", "--resources=A=2"]).resources, [("A".to_owned(), 2.0)]);
+    }
+
+    #[test]
     fn lifetimes_are_staggered_both_ways() {
         let worker = &plan(&["x", "--lifetime=1h", "--lifetime-stagger=10m"]).expect("valid").workers[0];
         let minutes = |n: u64| Some(Duration::from_secs(60 * n));
@@ -406,8 +452,10 @@ mod tests {
         let file = dir.path().join("scheduler.json");
         std::fs::write(&file, r#"{"type": "Scheduler", "address": "tcp://file:1"}"#).expect("written");
         let by_file = format!("--scheduler-file={}", file.display());
-        let find = async |line: &[&str], variable| {
-            find_scheduler(&args(line), variable).await.map(|address| address.as_str().to_owned())
+        let find = async |line: &[&str], variable: Option<&str>| {
+            let variable = variable.map(|text| ("DASK_SCHEDULER_ADDRESS".to_owned(), text.to_owned()));
+            let dask = DaskConfig::from_sources(&[], variable).expect("a configuration");
+            find_scheduler(&args(line), &dask).await.map(|address| address.as_str().to_owned())
         };
         assert_eq!(find(&["arg:1", &by_file], Some("env:1")).await.as_deref(), Ok("tcp://arg:1"));
         assert_eq!(find(&[&by_file], Some("env:1")).await.as_deref(), Ok("tcp://file:1"));

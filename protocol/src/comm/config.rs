@@ -24,6 +24,8 @@ pub struct CommConfig {
     pub compression: Option<Compression>,
     /// The name sent to a TLS server (`--scheduler-sni`); certificates are never checked against it.
     pub server_name: Option<String>,
+    /// Connections that may wait to be accepted (`distributed.comm.socket-backlog`).
+    pub backlog: i32,
 }
 
 impl Default for CommConfig {
@@ -36,6 +38,7 @@ impl Default for CommConfig {
             require_encryption: false,
             compression: None,
             server_name: None,
+            backlog: 2048,
         }
     }
 }

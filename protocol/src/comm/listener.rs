@@ -14,8 +14,6 @@ use super::connection::{Comm, tls_failure};
 use crate::address::Address;
 use crate::error::CommError;
 
-/// Connections that may wait to be accepted, as upstream.
-const BACKLOG: i32 = 2048;
 /// How often an ephemeral port is asked for again where the system's choice was taken meanwhile.
 const EPHEMERAL_ATTEMPTS_MAX: u32 = 5;
 /// Pause where the system has no file descriptor left for a new connection.
@@ -41,7 +39,7 @@ impl Listener {
         let hosts = bind_hosts(address, port).await?;
         let mut attempt = 1;
         let socket = loop {
-            match hosts.iter().map(|&host| listen(host)).find_or_last_error() {
+            match hosts.iter().map(|&host| listen(host, config.backlog)).find_or_last_error() {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse && port == 0 && attempt < EPHEMERAL_ATTEMPTS_MAX => {
                     attempt += 1;
                 }
@@ -136,7 +134,7 @@ async fn bind_hosts(address: &Address, port: u16) -> Result<Vec<SocketAddr>, Com
     Ok(found)
 }
 
-fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+fn listen(at: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     if at.is_ipv6() {
         socket.set_only_v6(!at.ip().is_unspecified())?;
@@ -144,7 +142,7 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&at.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
 }
 

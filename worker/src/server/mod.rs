@@ -53,8 +53,6 @@ use spilling::Spilling;
 const LOGGER: &str = "distributed.worker";
 const LINE: &str = "-------------------------------------------------";
 
-/// Share of the memory limit that transfers to us may take (`distributed.worker.memory.transfer`).
-const TRANSFER_FRACTION: f64 = 0.10;
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -331,7 +329,12 @@ async fn run(
 fn config(shared: &Shared, options: &WorkerOptions) -> Config {
     let mut config = Config::new(shared.identity.address.clone(), options.nthreads);
     config.resources = options.resources.clone();
-    config.transfer_incoming_bytes_max = options.memory_limit.map(|limit| (limit as f64 * TRANSFER_FRACTION) as u64);
+    let share = options.memory_limit.zip(options.transfer.memory);
+    config.transfer_incoming_bytes_max = share.map(|(limit, share)| (limit as f64 * share) as u64);
+    config.transfer_incoming_count_max = options.transfer.count_max;
+    config.transfer_message_bytes_max = options.transfer.message_bytes_max;
+    config.story_rows_max = options.story_rows_max;
+    config.validate = options.validate;
     config.interrupt_grace = options.interrupt_grace.as_secs_f64();
     config.seed = uuid::Uuid::new_v4().as_u64_pair().0;
     config

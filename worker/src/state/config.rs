@@ -6,6 +6,9 @@ use dask_protocol::message::Resources;
 /// Default of [`Config::interrupt_grace`]: time for `finally` blocks, in seconds.
 pub const INTERRUPT_GRACE_DEFAULT: f64 = 5.0;
 
+/// Default of [`Config::story_rows_max`].
+pub const STORY_ROWS_MAX_DEFAULT: usize = 1000;
+
 /// Settings of [`super::State`]; the defaults are dask's.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -44,7 +47,7 @@ impl Config {
             transfer_incoming_bytes_throttle_threshold: 10_000_000,
             transfer_incoming_bytes_max: None,
             transfer_message_bytes_max: 50_000_000,
-            story_rows_max: 1000,
+            story_rows_max: STORY_ROWS_MAX_DEFAULT,
             interrupt_grace: INTERRUPT_GRACE_DEFAULT,
             seed: 0,
             validate: false,

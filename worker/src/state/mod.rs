@@ -38,7 +38,7 @@ mod timeout;
 mod transition;
 
 pub use action::{Action, Actions};
-pub use config::{Config, INTERRUPT_GRACE_DEFAULT};
+pub use config::{Config, INTERRUPT_GRACE_DEFAULT, STORY_ROWS_MAX_DEFAULT};
 pub use event::*;
 pub use queries::TransferStats;
 pub use story::{StoryRow, What};
