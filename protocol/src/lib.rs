@@ -17,6 +17,7 @@ pub mod nanny_link;
 pub mod native;
 pub mod payload;
 pub mod pickle;
+mod region;
 pub mod scan;
 pub mod value;
 

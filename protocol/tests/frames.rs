@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tokio_util::codec::Decoder;
 
 fn frames() -> impl Strategy<Value = Vec<Bytes>> {
-    let size = prop_oneof![4 => 0_usize..40, 1 => 15_000_usize..20_000, 1 => 60_000_usize..70_000];
+    let size = prop_oneof![4 => 0_usize..40, 1 => 15_000_usize..20_000, 1 => 60_000_usize..70_000, 1 => 262_000_usize..263_000];
     vec((size, any::<u8>()).prop_map(|(n, byte)| Bytes::from(vec![byte; n])), 0..8)
 }
 

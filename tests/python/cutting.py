@@ -20,11 +20,11 @@ def close_with_reset(end):
 class Proxy:
     """Forwards connections to `target` ("tcp://host:port") until told otherwise."""
 
-    def __init__(self, target):
-        host, port = target.removeprefix("tcp://").rsplit(":", 1)
-        self.target = (host, int(port))
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+    def __init__(self, target, host="127.0.0.1"):
+        target_host, port = target.removeprefix("tcp://").rsplit(":", 1)
+        self.target = (target_host, int(port))
+        self.listener = socket.create_server((host, 0), backlog=64)
+        self.address = f"tcp://{host}:{self.listener.getsockname()[1]}"
         self.lock = threading.Lock()
         self.pairs = []
         self.blocked = self.closed = False

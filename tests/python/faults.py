@@ -8,6 +8,7 @@ import time
 import uuid
 
 from cutting import Proxy
+from networks import network
 from own_workers import OwnWorker, alive, children
 from waiting import eventually
 
@@ -51,8 +52,9 @@ class SmallDisk:
 class Slot:
     """A nanny behind a proxy; another one takes its place when it ends."""
 
-    def __init__(self, scheduler, directory, mark):
-        self.proxy = Proxy(scheduler)
+    def __init__(self, scheduler, directory, mark, number, network):
+        self.number, self.network = number, network
+        self.proxy = Proxy(scheduler, network.gateway) if network else Proxy(scheduler)
         self.directory, self.mark = directory, mark
         self.started = 0
         self.nannies = []
@@ -63,7 +65,10 @@ class Slot:
         log = self.directory.parent / f"{self.directory.name}-{self.started}.log"
         self.started += 1
         options = [*WORKER_OPTIONS, "--local-directory", str(self.directory)]
-        self.nanny = OwnWorker(self.proxy.address, log, *options, env={MARK: self.mark})
+        place = {}
+        if self.network:
+            place = {"host": self.network.host(self.number), "before": self.network.command(self.number)}
+        self.nanny = OwnWorker(self.proxy.address, log, *options, env={MARK: self.mark}, **place)
         self.nannies.append(self.nanny)
 
     def worker(self):
@@ -92,7 +97,8 @@ class Faults:
         directories = [self.disk.path, *(directory / f"slot-{n}" for n in range(1, count))]
         for path in directories[1:]:
             path.mkdir()
-        self.slots = [Slot(scheduler, path, self.mark) for path in directories]
+        self.network = network(count)
+        self.slots = [Slot(scheduler, path, self.mark, n, self.network) for n, path in enumerate(directories)]
         self.pending = []
         self.counts = {}
 
@@ -113,7 +119,7 @@ class Faults:
         self.mend_due()
         slot = self.rng.choice(self.slots)
         names = ["kill_worker", "kill_executor", "kill_nanny", "stop_worker", "stop_executor", "cut", "cut", "half_open"]
-        names += ["cut_for_a_while", "cut_for_long", "drain", "fill_disk"]
+        names += ["cut_for_a_while", "cut_for_long", "drain", "fill_disk", "pull_cable_for_a_while", "pull_cable_for_long"]
         name = self.rng.choice(names)
         if not slot.busy and getattr(self, name)(slot) is not False:
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -179,6 +185,25 @@ class Faults:
     def cut_for_long(self, slot):
         self.block_for(slot, GRACE_SECONDS * 2)
 
+    def pull_cable_for(self, slot, seconds):
+        if not self.network:
+            return False
+        slot.busy = True
+        self.network.pull(slot.number)
+
+        def mend():
+            self.network.plug_in(slot.number)
+            slot.busy = False
+
+        self.later(seconds, mend)
+        return True
+
+    def pull_cable_for_a_while(self, slot):
+        return self.pull_cable_for(slot, self.rng.random() * GRACE_SECONDS / 2)
+
+    def pull_cable_for_long(self, slot):
+        return self.pull_cable_for(slot, self.ttl_seconds * 1.5)
+
     def drain(self, slot):
         return self.signal(slot.nanny.process.pid, signal.SIGTERM)
 
@@ -208,6 +233,8 @@ class Faults:
             slot.proxy.close()
         for pid in self.marked_processes():
             self.signal(pid, signal.SIGKILL)
+        if self.network:
+            self.network.close()
         self.disk.close()
 
     def marked_processes(self):

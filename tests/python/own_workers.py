@@ -11,10 +11,10 @@ from waiting import eventually
 class OwnWorker:
     """A `dask-worker` process, a nanny unless told otherwise."""
 
-    def __init__(self, scheduler, log, *options, env=None):
+    def __init__(self, scheduler, log, *options, env=None, host="127.0.0.1", before=()):
         self.log = log
-        command = [os.environ["DASK_TEST_WORKER_BINARY"], scheduler, "--python", sys.executable]
-        command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", *options]
+        command = [*before, os.environ["DASK_TEST_WORKER_BINARY"], scheduler, "--python", sys.executable]
+        command += ["--host", host, "--dashboard-address", "127.0.0.1:0", *options]
         if "--nthreads" not in options:
             command += ["--nthreads", "2"]
         with log.open("wb") as stderr:

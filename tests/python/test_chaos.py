@@ -27,11 +27,11 @@ OPERATIONS_PER_KILL = 24
 # The scheduler's memory is looked at after each so many operations, but this often at least.
 OPERATIONS_PER_SAMPLE = 100
 SAMPLES_MIN = 3
-# The allocator gives back what has been free for a second.
-SETTLE_SECONDS = 2
-# What the scheduler's memory may grow by beside its event log, however long the run: to the heap's fullest (9 MB), of which the
-# allocator keeps the pages, and by what is kept up to a number (18 MB once all of it is full: docs/performance.md).
-GROWTH_BYTES_MAX = 28 << 20
+# The scheduler gives back what is free when nothing has happened for a second, and looks once a second.
+SETTLE_SECONDS = 4
+# What the scheduler's memory may grow by beside its event log, however long the run: by what is kept up to a number (18 MB once all
+# of it is full: docs/performance.md), and by pages of which a part is in use.
+GROWTH_BYTES_MAX = 22 << 20
 
 
 def private_bytes(pid):

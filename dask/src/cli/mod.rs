@@ -1,6 +1,7 @@
 //! The commands `dask-scheduler`, `dask-worker` and `dask`, with the options and the texts that users of dask know.
 
 mod address;
+mod allocator;
 mod children;
 pub mod completion;
 pub mod config;

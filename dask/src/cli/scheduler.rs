@@ -1,6 +1,7 @@
 //! `dask-scheduler`.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,11 +19,14 @@ use super::scheduler_args::{SchedulerArgs, SchedulerPlan};
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::raise_open_files_limit;
 use super::tls::Role;
-use super::{Failure, http_address, show_version};
+use super::{Failure, allocator, http_address, show_version};
 use crate::config::DaskConfig;
 use crate::logging;
 
 const LOGGER: &str = "distributed.scheduler";
+/// While one thread takes in a large graph, another one serves.
+const RUNTIME_THREADS_MIN: usize = 2;
+const RUNTIME_THREADS_MAX: usize = 4;
 
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -46,12 +50,23 @@ fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
     let options = options(args, &dask, plan, logs).map_err(Failure::Usage)?;
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
     raise_open_files_limit();
-    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(runtime_threads())
+        .on_thread_park(allocator::before_waiting)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(options));
     runtime.shutdown_background();
     info!(target: LOGGER, "End scheduler");
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// One thread drives the state; what the others read for it has to wait for it anyway, and each has a heap of its own.
+fn runtime_threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(RUNTIME_THREADS_MIN, NonZeroUsize::get)
+        .clamp(RUNTIME_THREADS_MIN, RUNTIME_THREADS_MAX)
 }
 
 fn options(
@@ -76,6 +91,7 @@ fn options(
         event_log: args.event_log.clone(),
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),
         logs: Some(log_source(logs)),
+        when_quiet: Some(allocator::give_back),
         ..SchedulerOptions::default()
     })
 }

@@ -54,6 +54,8 @@ pub struct SchedulerOptions {
     pub gather_window_bytes: usize,
     /// Recent log lines for `get_logs`, newest first; none answers with no lines.
     pub logs: Option<LogSource>,
+    /// Called when nothing has happened for a second after something did, by the runtime: must return at once.
+    pub when_quiet: Option<fn()>,
 }
 
 /// Makes one policy for each scheduler that starts.
@@ -85,6 +87,7 @@ impl Default for SchedulerOptions {
             blocked_handlers: Vec::new(),
             gather_window_bytes: GATHER_WINDOW_BYTES,
             logs: None,
+            when_quiet: None,
         }
     }
 }

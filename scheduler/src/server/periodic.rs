@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dask_protocol::Address;
+use dask_protocol::frame::give_back_unused;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -13,6 +14,8 @@ use super::shared::Server;
 
 /// How often to look whether there is nothing to do (upstream: 250 ms).
 const IDLE_CHECK: Duration = Duration::from_millis(250);
+/// Nothing has happened when so long no task has changed its state.
+const QUIET_CHECK: Duration = Duration::from_secs(1);
 /// How often to forget events of peers that left long ago.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 /// A worker may miss this many heartbeats whatever its time to live.
@@ -24,12 +27,18 @@ pub(crate) async fn run(server: Arc<Server>) {
     let mut leases = ticks(LEASE_VALIDATION_INTERVAL);
     let mut silent = ticks(server.options.worker_ttl.unwrap_or(Duration::from_secs(3600)).max(IDLE_CHECK) / 4);
     let mut cleanup = ticks(CLEANUP_INTERVAL);
+    let mut quiet = ticks(QUIET_CHECK);
+    let mut watch = QuietWatch::default();
     loop {
         tokio::select! {
             () = server.closing.cancelled() => return,
             _ = idle.tick() => close_when_idle(&server).await,
             _ = leases.tick() => server.extensions.semaphores.expire(Instant::now()),
             _ = silent.tick() => remove_silent_workers(&server).await,
+            _ = quiet.tick() => {
+                give_back_unused();
+                watch.look(&server).await;
+            }
             _ = cleanup.tick() => clean_up(&server).await,
         }
     }
@@ -39,6 +48,27 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// Finds out when the scheduler has come to rest.
+#[derive(Default)]
+struct QuietWatch {
+    /// Transitions at the last look.
+    seen: u64,
+    /// Transitions when it was last told that it is quiet.
+    told: u64,
+}
+
+impl QuietWatch {
+    async fn look(&mut self, server: &Server) {
+        let Some(when_quiet) = server.options.when_quiet else { return };
+        let Ok(transitions) = server.driver.run(|core| core.state.transition_counter()).await else { return };
+        if transitions == self.seen && transitions != self.told {
+            self.told = transitions;
+            when_quiet();
+        }
+        self.seen = transitions;
+    }
 }
 
 async fn clean_up(server: &Server) {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use dask_protocol::frame::give_back_unused;
 use dask_protocol::message::{HeartbeatWorker, HeartbeatWorkerReply, KeepAlive};
 use dask_protocol::{CommError, Key, Value};
 use tracing::{debug, error, warn};
@@ -27,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
+        give_back_unused();
         match beat(&shared).await {
             Ok(Some(seconds)) => {
                 interval = Duration::from_secs_f64(seconds.clamp(*INTERVAL_SECONDS.start(), *INTERVAL_SECONDS.end()))
