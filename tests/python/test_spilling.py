@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import re
+import subprocess
 import time
 
 import numpy as np
@@ -195,3 +196,42 @@ def test_a_full_disk_fails_results_that_have_no_place_and_keeps_the_worker(clien
     del arrays, failed, kept, array
     eventually(lambda: spilled(client)["disk"] == 0)
     assert client.submit(expected, 1, pure=False).result() == expected(1)
+
+
+@contextlib.contextmanager
+def standing_still(disk):
+    """Nothing is written to the file system meanwhile; whoever tries waits."""
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+
+
+def test_a_disk_that_stands_still_holds_up_what_it_is_to_take_and_nothing_else(client):
+    directory = the_worker(client)[1]["local_directory"]
+    if "still-disk" not in directory:
+        pytest.skip("the disk cannot be stopped")
+    before = client.run(python_pid)
+    limit = the_worker(client)[1]["memory_limit"]
+    n = 2 * limit // CHUNK_BYTES
+    ran = client.submit(checksum, np.arange(10), pure=False)
+    assert ran.result() == 45
+    with standing_still(directory.partition("/dask-scratch-space")[0]):
+        # Tasks go on for as long as there is memory; then the worker pauses.
+        arrays = client.map(make, range(n), pure=False)
+        eventually(lambda: the_worker(client)[1]["status"] == "paused", "a paused worker")
+        computed = sum(array.done() for array in arrays)
+        assert 0 < computed < n
+        # It is alive all the while, and has what it holds for others.
+        for _ in range(3):
+            seen = the_worker(client)[1]["last_seen"]
+            eventually(lambda seen=seen: the_worker(client)[1]["last_seen"] > seen, "another heartbeat")
+            assert client.run(python_pid) == before
+        assert client.gather(ran) == 45
+        assert not [array for array in arrays if array.status == "error"]
+    sums = client.map(checksum, arrays, pure=False)
+    assert client.gather(sums) == [expected(i) for i in range(n)]
+    assert client.run(python_pid) == before
+    del arrays, sums
+    nothing_is_spilled(client)

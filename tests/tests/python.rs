@@ -1,6 +1,7 @@
 //! The unmodified Python client on our scheduler, with our workers, upstream's, and one of each.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use dask_tests::cluster::{Cluster, Process, WorkerKind, binary, programs, test_python};
 use dask_tests::venv::LIBRARIES_VARIABLE;
@@ -73,34 +74,80 @@ fn a_full_disk_costs_results_and_no_worker() {
     cluster.pytest(&["test_spilling.py", "-k", "full_disk"]);
 }
 
+/// Freezing a file system needs root and a loop device; without them this says so.
+#[test]
+fn a_disk_that_stands_still_costs_time_and_nothing_else() {
+    let Some(disk) = SmallDisk::image("2G") else { return };
+    let mut cluster = Cluster::start(&[], &[]);
+    let directory = disk.path().to_str().expect("a path of ours").to_owned();
+    let options = ["--memory-limit", "512MiB", "--nthreads", "2", "--local-directory", &directory];
+    cluster.add_worker_with(WorkerKind::Ours, &options);
+    cluster.pytest(&["test_spilling.py", "-k", "stands_still"]);
+}
+
 /// A file system of its own, gone when dropped.
-struct SmallDisk(std::path::PathBuf);
+struct SmallDisk {
+    path: PathBuf,
+    image: Option<PathBuf>,
+}
 
 impl SmallDisk {
+    /// In memory: it can be full.
     fn mount(size: &str) -> Option<SmallDisk> {
-        let target = dask_tests::venv::target_directory().expect("tests run from a target directory");
-        let path = target.join(format!("full-disk-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the target directory can be written");
+        let path = Self::place("full-disk");
         let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("NOT RUN: no small file system can be mounted here (that needs root)");
-            let _ = std::fs::remove_dir(&path);
-            return None;
-        }
-        Some(SmallDisk(path))
+        Self::mounted(SmallDisk { path, image: None }, &["-t", "tmpfs", "-o", &options, "tmpfs"])
     }
 
-    fn path(&self) -> &std::path::Path {
-        &self.0
+    /// In a file: it can stand still.
+    fn image(size: &str) -> Option<SmallDisk> {
+        let path = Self::place("still-disk");
+        let image = path.with_extension("img");
+        let made = runs("truncate", &["-s", size, text(&image)]) && runs("mkfs.ext4", &["-q", text(&image)]);
+        let disk = SmallDisk { path, image: Some(image.clone()) };
+        if !made {
+            eprintln!("NOT RUN: no file system can be made here (that needs mkfs.ext4)");
+            return None;
+        }
+        Self::mounted(disk, &["-o", "loop", text(&image)])
+    }
+
+    fn place(name: &str) -> PathBuf {
+        let target = dask_tests::venv::target_directory().expect("tests run from a target directory");
+        let path = target.join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the target directory can be written");
+        path
+    }
+
+    fn mounted(disk: SmallDisk, arguments: &[&str]) -> Option<SmallDisk> {
+        if runs("mount", &[arguments, &[text(&disk.path)]].concat()) {
+            return Some(disk);
+        }
+        eprintln!("NOT RUN: no small file system can be mounted here (that needs root)");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-        let _ = std::fs::remove_dir(&self.0);
+        runs("umount", &["--lazy", text(&self.path)]);
+        let _ = std::fs::remove_dir(&self.path);
+        if let Some(image) = &self.image {
+            let _ = std::fs::remove_file(image);
+        }
     }
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of ours")
 }
 
 #[test]

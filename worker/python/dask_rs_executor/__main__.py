@@ -118,7 +118,8 @@ def main():
         print(f"{sys.executable}: no package {', '.join(missing)}", file=sys.stderr)
         os._exit(IMPORT_FAILED_STATUS)
     descriptor = int(os.environ["DASK_PARENT_FD"])
-    hello.send(descriptor)
+    runs = hello.runs_memory()
+    hello.send(descriptor, runs)
     try:
         import dask
 
@@ -131,7 +132,7 @@ def main():
     link = Link(descriptor)
     dask.config.set({"distributed.worker.daemon": False})
     (options,) = link.receive()
-    asyncio.run(_serve(link, options))
+    asyncio.run(_serve(link, {**options, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class Worker(upstream.Worker):
         self.memory_manager = types.SimpleNamespace(memory_limit=options["memory_limit"])
         self._make_comms(options["scheduler"], options["tls"])
         self._make_pools(options["nthreads"])
+        self.runs = Runs(options["runs"])
         self._make_records()
         self.sampler = Sampler(self)
         self.status = Status.running
@@ -97,7 +98,6 @@ class Worker(upstream.Worker):
             "actor": _pool(1, "Dask-Actor-Threads"),
         }
         self.serving = PlainThreadPool(SERVING_THREADS, thread_name_prefix="Dask-Serving")
-        self.runs = Runs(os.path.join(self.local_directory, f"runs-{os.getpid()}"))
         self.active_threads, self.active_threads_lock, self.active_keys = {}, threading.Lock(), set()
         self.execution_state = {"scheduler": self.scheduler.address, "ioloop": self.loop, "worker": self}
         self._ongoing_background_tasks = AsyncTaskGroup()

@@ -11,6 +11,9 @@ import platform
 import struct
 import sys
 
+# The numbers of 512 runs.
+RUNS_BYTES = 512 * 8
+
 # What clients compare (``distributed.versions``): without the first three no task can run.
 NEEDED = ("dask", "distributed", "msgpack")
 COMPARED = NEEDED + ("cloudpickle", "tornado", "toolz", "numpy", "pandas", "lz4")
@@ -46,11 +49,24 @@ def version(name):
         return None
 
 
-def send(descriptor):
-    """Sends the message in the framing of dask's TCP connections."""
+def runs_memory():
+    """A page of memory that outlives this process in the hands of its worker; None where there is no such thing.
+
+    In memory, not in a file: a disk that stands still must not hold up the tasks that begin.
+    """
+    try:
+        memory = os.memfd_create("dask-runs")
+        os.ftruncate(memory, RUNS_BYTES)
+    except (AttributeError, OSError):
+        return None
+    return memory
+
+
+def send(descriptor, runs):
+    """Sends the message in the framing of dask's TCP connections; `runs` is what `runs_memory` returned."""
     import msgpack
 
-    body = msgpack.packb([{"op": "ready", "pid": os.getpid(), "versions": versions()}])
+    body = msgpack.packb([{"op": "ready", "pid": os.getpid(), "versions": versions(), "runs": runs}])
     left = memoryview(struct.pack("<3Q", 16 + len(body), 1, len(body)) + body)
     while left:
         left = left[os.write(descriptor, left) :]

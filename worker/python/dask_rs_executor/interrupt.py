@@ -10,13 +10,14 @@ import struct
 import threading
 from concurrent.futures import CancelledError
 
+from .hello import RUNS_BYTES
+
 # Not the one of `ctypes.pythonapi`: user code may give that other argument types.
 _set_async_exc = ctypes.PyDLL(None).PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 _RUN = struct.Struct("=q")
-RUNS_NOTED_MAX = 512
 
 
 class TaskInterrupted(BaseException):
@@ -91,19 +92,18 @@ def _kind(key):
 class Runs:
     """All executions, by key and run.
 
-    The runs of those that have begun are written down in a file, for whoever wants to know what killed this process: one
-    signed number of 8 bytes and the machine's byte order each, 0 where there is none, else the run's number plus 1.
+    The runs of those that have begun are written down in a page of memory that the worker sees too (a descriptor, or None
+    if it does not), for whoever wants to know what killed this process: one signed number of 8 bytes and the machine's
+    byte order each, 0 where there is none, else the run's number plus 1.
     """
 
-    def __init__(self, path):
+    def __init__(self, memory):
         self.lock = threading.Lock()
         self.running = {}
         # How many of each kind have not begun.
         self._waiting = {}
-        with open(path, "wb+") as file:
-            file.truncate(RUNS_NOTED_MAX * _RUN.size)
-            self._page = mmap.mmap(file.fileno(), RUNS_NOTED_MAX * _RUN.size)
-        self._places = list(range(RUNS_NOTED_MAX))
+        self._page = mmap.mmap(-1 if memory is None else memory, RUNS_BYTES)
+        self._places = list(range(RUNS_BYTES // _RUN.size))
 
     def new(self, key, run_id):
         """An execution that was taken in."""

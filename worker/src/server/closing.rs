@@ -115,7 +115,7 @@ async fn tell_of_death(shared: &Arc<Shared>, status: ExitStatus) {
         let running =
             |state: &State| state.executing().map(|(key, run_id, _)| (key.clone(), run_id)).collect::<Vec<_>>();
         let handed_over = shared.ask(running).await.unwrap_or_default();
-        let begun = shared.python().and_then(|python| python.begun(&shared.identity.local_directory));
+        let begun = shared.python().and_then(|python| python.begun());
         let blamed = |(key, run_id): &(Key, RunId)| {
             begun.as_ref().is_none_or(|begun| begun.contains(run_id) || !shared.runs_in_python(key, *run_id))
         };

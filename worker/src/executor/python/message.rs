@@ -153,6 +153,8 @@ pub(crate) enum FromPython {
 pub(crate) struct Ready {
     pub pid: u32,
     pub versions: Value,
+    /// Its descriptor of the memory in which it writes down what has begun.
+    pub runs: Option<u32>,
 }
 
 /// A task returned.

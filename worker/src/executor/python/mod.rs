@@ -7,6 +7,8 @@ mod interpreter;
 pub(crate) mod message;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +29,9 @@ use message::{FromPython, Introduction, Measured, Ready, ToPython};
 
 /// How long an interpreter may take to start; a cold network file system can be slow.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Numbers of runs that the Python process writes down as having begun (`hello.py`), 8 bytes each.
+const RUNS_BYTES: usize = 512 * size_of::<RunId>();
 
 /// Status with which our program says that something it needs cannot be imported.
 const IMPORT_FAILED_STATUS: i32 = 78;
@@ -112,9 +117,12 @@ impl Interpreter {
         let sent = comm.send_value(&[ToPython::Introduce(Box::new(introduction))]).await;
         sent.map_err(|_| PythonError::Gone)?;
         let (reader, writer) = comm.split();
+        // Its own view of the descriptor: what is written there is still to be read when the process is gone.
+        let runs = ready.runs.and_then(|number| File::open(format!("/proc/{}/fd/{number}", ready.pid)).ok());
         let python = Python {
             sender: BatchedSender::spawn(writer),
             pid: ready.pid,
+            runs,
             next_id: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             gone: CancellationToken::new(),
@@ -128,6 +136,8 @@ impl Interpreter {
 pub(crate) struct Python {
     sender: BatchedSender<ToPython>,
     pid: u32,
+    /// Memory in which it writes down what has begun.
+    runs: Option<File>,
     next_id: AtomicU64,
     /// Who waits for which reply; `None` once the process is gone.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>,
@@ -166,9 +176,10 @@ impl Python {
     }
 
     /// The runs that were under way when it was last alive, of those that it was told to run; `None` if that is not known.
-    /// It writes them down in a file: a table of numbers, 0 where there is none, else a run's number plus 1.
-    pub(crate) fn begun(&self, directory: &Path) -> Option<Vec<RunId>> {
-        let table = std::fs::read(directory.join(format!("runs-{}", self.pid))).ok()?;
+    /// It writes them down in memory that this process sees too: numbers, 0 where there is none, else a run's number plus 1.
+    pub(crate) fn begun(&self) -> Option<Vec<RunId>> {
+        let mut table = [0; RUNS_BYTES];
+        self.runs.as_ref()?.read_exact_at(&mut table, 0).ok()?;
         let numbers =
             table.chunks_exact(size_of::<RunId>()).map(|it| RunId::from_ne_bytes(it.try_into().expect("exact")));
         Some(numbers.filter(|number| *number != 0).map(|number| number.wrapping_sub(1)).collect())
