@@ -7,5 +7,5 @@ mod http;
 pub mod server;
 pub mod state;
 
-pub use http::json as value_to_json;
+pub use http::to_json as value_to_json;
 pub use server::{Scheduler, SchedulerOptions, StartError};

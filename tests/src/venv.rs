@@ -24,6 +24,11 @@ const LIBRARIES: [&str; 6] = [
     "zarr==3.1.6",
 ];
 
+/// Set by `.ci/run browser`: the environment also drives a browser, for `tests/python/test_browser.py`.
+pub const BROWSER_VARIABLE: &str = "DASK_TEST_BROWSER";
+/// The browser itself is Debian's `chromium`.
+const BROWSER: &str = "playwright==1.65.2";
+
 /// What the environment holds; its name carries a hash of this, so a change makes a new one.
 fn requirements() -> Vec<String> {
     let release = std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| REFERENCE.to_owned());
@@ -31,6 +36,9 @@ fn requirements() -> Vec<String> {
     requirements.extend(["scikit-learn", "joblib", "pytest", "lz4", "zstandard"].map(String::from));
     if std::env::var_os(LIBRARIES_VARIABLE).is_some() {
         requirements.extend(LIBRARIES.map(String::from));
+    }
+    if std::env::var_os(BROWSER_VARIABLE).is_some() {
+        requirements.push(BROWSER.to_owned());
     }
     requirements
 }

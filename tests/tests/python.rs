@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dask_tests::cluster::{Cluster, Process, WorkerKind, binary, programs, test_python};
-use dask_tests::venv::LIBRARIES_VARIABLE;
+use dask_tests::venv::{BROWSER_VARIABLE, LIBRARIES_VARIABLE};
 use rustix::process::Signal;
 
 /// `.ci/run releases` runs this one with the releases before the reference, too.
@@ -211,6 +211,21 @@ fn libraries_on(workers: [WorkerKind; 2]) {
         programs.push("test_libraries.py");
     }
     Cluster::start(&workers, &[]).pytest(&programs);
+}
+
+/// `.ci/run browser`: needs Chromium and a minute.
+#[test]
+fn the_dashboard_in_a_browser() {
+    if std::env::var_os(BROWSER_VARIABLE).is_none() {
+        eprintln!("NOT RUN: the dashboard in a browser; `.ci/run browser` does that");
+        return;
+    }
+    let mut cluster = Cluster::start(&[], &["--dashboard-prefix", "user/ada"]);
+    for name in ["ada", "grace", "joan"] {
+        let arguments = ["--name", name, "--nthreads", "2", "--memory-limit", "2GB"];
+        cluster.add_worker_with(WorkerKind::Ours, &arguments);
+    }
+    cluster.pytest(&["-s", "-rs", "test_browser.py"]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ const LOGGER: &str = "distributed.scheduler";
 /// While one thread takes in a large graph, another one serves.
 const RUNTIME_THREADS_MIN: usize = 2;
 const RUNTIME_THREADS_MAX: usize = 4;
+/// What in `distributed.scheduler.http.routes` opens `/api/v1` to everybody.
+const HTTP_API_ROUTES: &str = "distributed.http.scheduler.api";
 
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -80,6 +82,10 @@ fn options(
         listen: plan.listen,
         contact_address: plan.contact_address,
         dashboard_address: Some(http_address(&args.dashboard_address)),
+        dashboard_prefix: args.dashboard_prefix.clone(),
+        // A setting of ours: what callers of `/api/v1` must show to change something.
+        http_token: dask.texts("distributed.scheduler.http.token")?.pop(),
+        http_api: dask.texts("distributed.scheduler.http.routes")?.iter().any(|route| route == HTTP_API_ROUTES),
         comm: args.tls.comm_config(Role::Scheduler, dask, None)?,
         python: args.python.as_ref().map(PathBuf::from),
         state: args.config.config(dask)?,

@@ -37,6 +37,9 @@ pub struct SchedulerArgs {
     /// Do not launch the dashboard; /health, /metrics and JSON stay, as upstream
     #[arg(long, overrides_with = "dashboard", alias = "no-bokeh")]
     pub no_dashboard: bool,
+    /// Path under which a proxy passes requests on to the dashboard
+    #[arg(long, value_name = "PATH")]
+    pub dashboard_prefix: Option<String>,
     /// File to write the process PID
     #[arg(long, default_value = "", hide_default_value = true)]
     pub pid_file: String,
@@ -74,9 +77,6 @@ pub struct SchedulerArgs {
     /// Arguments for the preload modules, after --
     #[arg(last = true)]
     pub preload_argv: Vec<String>,
-    /// Links of the dashboard behind a proxy.
-    #[arg(long, hide = true)]
-    pub dashboard_prefix: Option<String>,
     /// Deprecated upstream.
     #[arg(long, hide = true)]
     pub show: bool,
@@ -158,7 +158,6 @@ impl SchedulerArgs {
             return Err("--jupyter: this native scheduler cannot run a Jupyter server inside itself".to_owned());
         }
         let ignored = [
-            (self.dashboard_prefix.is_some(), "--dashboard-prefix"),
             (self.show || self.no_show, "--show"),
             (self.use_xheaders.is_some(), "--use-xheaders"),
             (!self.bokeh_whitelist.is_empty(), "--bokeh-whitelist"),

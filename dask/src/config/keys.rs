@@ -108,7 +108,8 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'sta
 /// What memory is measured by.
 pub const MEASURES: &[&str] = &["optimistic", "process", "managed"];
 
-/// Every key that is read. All but `distributed.scheduler.policy` are dask's; the defaults are dask's too.
+/// Every key that is read. All but `distributed.scheduler.policy` and `distributed.scheduler.http.token` are
+/// dask's; the defaults are dask's too, but for the routes, most of which are always there.
 pub const KEYS: &[Key] = &[
     key("scheduler-address", Kind::Text, "null", "the scheduler that workers and `dask explain` connect to"),
     key(
@@ -179,6 +180,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("distributed.scheduler.preload", Kind::Texts, "[]", "Python modules loaded beside the scheduler"),
     key("distributed.scheduler.preload-argv", Kind::Texts, "[]", "arguments for them"),
+    key(
+        "distributed.scheduler.http.routes",
+        Kind::Texts,
+        "[]",
+        "with `distributed.http.scheduler.api` in it, anybody may retire workers over HTTP",
+    ),
+    key("distributed.scheduler.http.token", Kind::Text, "null", "what callers show to retire workers over HTTP"),
     key(
         "distributed.scheduler.unknown-task-duration",
         Kind::Duration,

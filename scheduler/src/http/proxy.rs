@@ -14,7 +14,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::server::{Core, Server};
+use super::site::Site;
+use crate::server::Core;
 
 /// How long a worker may take to begin its answer.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,20 +48,19 @@ impl Proxy {
 }
 
 pub(super) async fn proxy(
-    State(server): State<Arc<Server>>,
+    State(site): State<Arc<Site>>,
     Extension(proxy): Extension<Proxy>,
     Path((port, host, path)): Path<(u16, String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let known = server.driver.run(move |core| serves_dashboard(core, &host, port)).await;
-    match known {
+    match site.ask(move |core| serves_dashboard(core, &host, port)).await {
         Ok(true) => {}
         Ok(false) => {
             let text = format!("Worker <{authority}> does not exist\n");
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
-        Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "the scheduler is closing").into_response(),
+        Err(unavailable) => return unavailable.into_response(),
     }
     let target = query.map_or_else(|| format!("/{path}"), |query| format!("/{path}?{query}"));
     match Uri::builder().scheme("http").authority(authority).path_and_query(target).build() {

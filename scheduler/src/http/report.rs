@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use dask_protocol::Value;
 
-use super::pages::{bytes, escape};
+use super::html::{bytes, duration, escape};
 
 const STYLE: &str = "body{font-family:system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}\
     th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}\
@@ -114,16 +114,6 @@ impl Report {
 
 fn section(id: &str, title: &str, body: &str) -> String {
     format!("<section id=\"{id}\"><h2>{title}</h2>{body}</section>")
-}
-
-/// Seconds for people.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        long if long >= 600.0 => format!("{:.1} min", long / 60.0),
-        some if some >= 1.0 => format!("{some:.2} s"),
-        short if short >= 1e-3 => format!("{:.2} ms", short * 1e3),
-        tiny => format!("{:.2} us", tiny * 1e6),
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
+use super::recent::RecentParts;
 use super::recording::Recording;
 use super::shuffles::Shuffles;
 use super::sidecar::hooks::Hooks;
@@ -53,6 +54,10 @@ pub(crate) struct Core {
     pub(crate) totals: Totals,
     pub(crate) shuffles: Shuffles,
     pub(crate) task_stream: TaskStream,
+    /// What tasks spent their time with, until the pages take it.
+    pub(crate) recent: RecentParts,
+    /// How long turns of the driver took.
+    pub(crate) turns: Turns,
     /// What is computed, if that is to be run again elsewhere.
     pub(crate) recording: Option<Recording>,
     pub(super) trackers: Trackers,
@@ -74,6 +79,25 @@ pub(crate) struct Totals {
     pub(crate) clients_removed: u64,
     pub(crate) workers_added: u64,
     pub(crate) workers_removed: u64,
+}
+
+/// Turns of the driver, for `/metrics` (`tick_count`, `tick_duration_maximum`).
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Turns {
+    /// How many there were.
+    pub(crate) count: u64,
+    /// Seconds of the longest since this was last taken.
+    pub(crate) longest: Seconds,
+    /// Seconds spent in all of them.
+    pub(crate) busy: Seconds,
+}
+
+impl Turns {
+    /// A turn took this long, in seconds.
+    pub(crate) fn add(&mut self, took: Seconds) {
+        (self.count, self.busy) = (self.count + 1, self.busy + took);
+        self.longest = self.longest.max(took);
+    }
 }
 
 /// Why a worker may not register.
@@ -107,6 +131,8 @@ impl Core {
             totals: Totals::default(),
             shuffles: Shuffles::default(),
             task_stream: TaskStream::default(),
+            recent: RecentParts::default(),
+            turns: Turns::default(),
             trackers: Trackers::default(),
             hooks: None,
             recording: None,
@@ -124,6 +150,9 @@ impl Core {
     pub(crate) fn handle(&mut self, event: Event) {
         if let Some(recording) = &mut self.recording {
             recording.note(self.clock.now(), &event);
+        }
+        if let Event::WorkerMessage { worker, message } = &event {
+            self.recent.note(worker, message);
         }
         match event {
             Event::WorkerMessage { worker, message: WorkerToScheduler::KeepAlive(_) } => self.seen(&worker),

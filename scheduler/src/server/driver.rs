@@ -3,7 +3,7 @@
 //! Connection tasks decode and hand over [`Input`]s; the driver takes all that wait, carries out what the state decides
 //! and then lets the streams' writer tasks run. It never waits for a peer: every send is into a queue.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -77,6 +77,7 @@ async fn drive(mut core: Core, mut inputs: mpsc::Receiver<Input>) {
             taken = inputs.recv_many(&mut turn, INPUTS_PER_TURN) => if taken == 0 { return },
             () = tokio::time::sleep(wake) => {}
         }
+        let began = Instant::now();
         for input in turn.drain(..) {
             match input {
                 Input::Events(events) => events.into_iter().for_each(|event| core.handle(event)),
@@ -85,5 +86,6 @@ async fn drive(mut core: Core, mut inputs: mpsc::Receiver<Input>) {
         }
         core.handle_due_timeouts();
         core.flush();
+        core.turns.add(began.elapsed().as_secs_f64());
     }
 }

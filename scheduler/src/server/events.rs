@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use dask_protocol::{Key, Value};
 use indexmap::{IndexMap, IndexSet};
 
-use super::packed::Packed;
+pub(crate) use super::packed::Packed;
 use crate::state::{ClientId, Seconds};
 
 /// Events kept per topic (`distributed.admin.low-level-log-length`).
@@ -121,6 +121,22 @@ impl EventLog {
         filled.map(|(name, topic)| (name.clone(), topic.unpacked())).collect()
     }
 
+    /// The newest events, of one topic if it is named, newest first.
+    pub(crate) fn newest(&self, count: usize, topic: Option<&str>) -> Vec<(Seconds, Key, Packed)> {
+        let told = |topic: &Key, event: &Event| (event.at, topic.clone(), event.msg.clone());
+        if let Some(name) = topic {
+            let topic = Key::from(name);
+            let events = self.topics.get(&topic).map(|found| found.events.iter().rev().take(count));
+            return events.into_iter().flatten().map(|event| told(&topic, event)).collect();
+        }
+        let event = |(number, topic): &(u64, Key)| {
+            let events = &self.topics.get(topic)?.events;
+            let at = events.binary_search_by_key(number, |event| event.number).ok()?;
+            Some(told(topic, &events[at]))
+        };
+        self.order.iter().rev().filter_map(event).take(count).collect()
+    }
+
     /// How many topics there are, events in them, and bytes of these.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.topics.len(), self.kept, self.bytes)
@@ -191,6 +207,23 @@ mod tests {
         assert_eq!(events[0], (1.0, Value::Int(1)));
         log.unsubscribe(&topic, &client);
         assert!(log.append(&topic, 0.0, &Value::Nil).is_empty());
+    }
+
+    #[test]
+    fn the_newest_events_are_found_across_topics() {
+        let mut log = EventLog::default();
+        for i in 0..6 {
+            log.append(&Key::from(["a", "b"][i % 2]), i as f64, &Value::from(i));
+        }
+        let told = |newest: Vec<(Seconds, Key, Packed)>| -> Vec<(String, Value)> {
+            newest.into_iter().map(|(_, topic, msg)| (topic.to_string(), msg.unpack())).collect()
+        };
+        let row = |topic: &str, i: i64| (topic.to_owned(), Value::Int(i));
+        assert_eq!(told(log.newest(3, None)), [row("b", 5), row("a", 4), row("b", 3)]);
+        assert_eq!(told(log.newest(2, Some("a"))), [row("a", 4), row("a", 2)]);
+        assert!(log.newest(2, Some("none")).is_empty());
+        log.truncate(&Key::from("b"));
+        assert_eq!(told(log.newest(9, None)), [row("a", 4), row("a", 2), row("a", 0)]);
     }
 
     #[test]

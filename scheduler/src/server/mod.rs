@@ -7,8 +7,8 @@ mod client_stream;
 mod clock;
 mod core;
 mod driver;
-mod events;
-mod extensions;
+pub(crate) mod events;
+pub(crate) mod extensions;
 mod failure;
 mod followers;
 mod graphs;
@@ -18,6 +18,7 @@ mod options;
 mod packed;
 pub(crate) mod peers;
 mod periodic;
+pub(crate) mod recent;
 mod reconnect;
 mod recording;
 pub(crate) mod rpc;
@@ -32,8 +33,7 @@ mod while_there;
 mod worker_link;
 mod worker_stream;
 
-pub(crate) use self::core::{Core, Totals};
-pub(crate) use failure::SchedulerClosed;
+pub(crate) use self::core::{Core, Totals, Turns};
 pub use options::{
     DASHBOARD_PORT, GATHER_WINDOW_BYTES, LogLine, LogSource, MemoryPolicyMaker, SCHEDULER_PORT, SchedulerOptions,
     WORKER_TTL,

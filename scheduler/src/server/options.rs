@@ -28,6 +28,13 @@ pub struct SchedulerOptions {
     pub contact_address: Option<Address>,
     /// `host:port` or `:port` of the HTTP server; none for no HTTP server.
     pub dashboard_address: Option<String>,
+    /// A path under which the HTTP server's pages are served too, for a proxy that passes it on (`--dashboard-prefix`).
+    pub dashboard_prefix: Option<String>,
+    /// What a caller must know to change something over HTTP (`Authorization: Bearer ...`); none lets only callers on
+    /// this machine do so.
+    pub http_token: Option<String>,
+    /// Whether anybody may change something over HTTP, as upstream with `distributed.http.scheduler.api` among its routes.
+    pub http_api: bool,
     /// Connections: timeouts, TLS, compression.
     pub comm: CommConfig,
     /// The Python that materialises graphs; none to search as the graph helper does.
@@ -73,6 +80,9 @@ impl Default for SchedulerOptions {
             listen: vec![Address::from_parts("tcp", "", SCHEDULER_PORT)],
             contact_address: None,
             dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
+            dashboard_prefix: None,
+            http_token: None,
+            http_api: false,
             comm: CommConfig::default(),
             python: None,
             preload: Vec::new(),

@@ -5,7 +5,7 @@ use dask_protocol::Value;
 use dask_protocol::message::Message;
 
 /// A value in its packed form. A slice of a received buffer would keep all of that buffer: nothing in here is one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Packed(Message);
 
 impl Packed {

@@ -195,7 +195,7 @@ async fn write_scheduler_file(server: &Arc<Server>) -> Result<(), StartError> {
     let Some(path) = &server.options.scheduler_file else { return Ok(()) };
     let shared = Arc::clone(server);
     let identity = server.driver.run(move |core| identity::scheduler(&shared, core, -1)).await.unwrap_or_default();
-    let text = serde_json::to_string_pretty(&http::json(&identity)).expect("JSON values always print");
+    let text = serde_json::to_string_pretty(&http::to_json(&identity)).expect("JSON values always print");
     write_whole(path, &text).map_err(|error| StartError::SchedulerFile { path: path.clone(), error })
 }
 

@@ -24,6 +24,7 @@ impl State {
         self.check_clients();
         self.check_sets();
         self.check_counts();
+        self.check_prefix_bytes();
         self.check_totals();
     }
 
@@ -188,6 +189,18 @@ impl State {
     fn indexed(&self, runtime: Runtime) -> usize {
         let workers = self.workers.iter();
         workers.filter(|(_, worker)| worker.slot_ratio.is_some() && worker.runtimes[runtime.number()]).count()
+    }
+
+    /// Bytes per prefix are those of its tasks that are somewhere.
+    fn check_prefix_bytes(&self) {
+        let mut held = FastMap::<PrefixId, u128>::default();
+        for (id, task) in self.tasks.iter().filter(|(_, task)| !task.who_has.is_empty()) {
+            *held.entry(task.prefix).or_insert(0) += u128::from(self.nbytes(id));
+        }
+        for (index, prefix) in &self.groups.prefixes {
+            let held = held.get(&PrefixId::from_index(index)).copied().unwrap_or(0);
+            assert_eq!(prefix.nbytes, held, "{}: bytes are those of its results", prefix.name);
+        }
     }
 
     fn check_counts(&self) {

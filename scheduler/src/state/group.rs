@@ -77,6 +77,10 @@ pub(super) struct Group {
 pub(super) struct Prefix {
     pub(super) name: String,
     pub(super) states: StateCounts,
+    /// How often its tasks reached each state, in the order of [`TaskState::ALL`] (`state_counts`).
+    pub(super) reached: [u64; TaskState::ALL.len()],
+    /// Bytes of its results that are on some worker, each counted once (`nbytes_total`).
+    pub(super) nbytes: u128,
     /// Average seconds of computing; negative while unknown.
     pub(super) duration_average: Seconds,
     pub(super) max_exec_time: Seconds,
@@ -227,6 +231,8 @@ impl Groups {
         let mut prefix = Prefix {
             name: name.clone(),
             states: StateCounts::default(),
+            reached: [0; TaskState::ALL.len()],
+            nbytes: 0,
             duration_average,
             max_exec_time: -1.0,
             longest_lately: 0.0,

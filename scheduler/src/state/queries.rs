@@ -127,6 +127,10 @@ pub struct PrefixView<'a> {
     pub name: &'a str,
     /// Its tasks per state.
     pub states: &'a StateCounts,
+    /// How often its tasks reached each state, in the order of [`TaskState::ALL`].
+    pub reached: &'a [u64; TaskState::ALL.len()],
+    /// Bytes of its results that are on some worker, each counted once.
+    pub nbytes: u64,
     /// Average seconds of computing, once known.
     pub duration_average: Option<Seconds>,
     /// Unexpected losses of workers while its tasks ran.
@@ -375,6 +379,8 @@ impl State {
         self.groups.prefixes.iter().map(|(_, prefix)| PrefixView {
             name: &prefix.name,
             states: &prefix.states,
+            reached: &prefix.reached,
+            nbytes: u64::try_from(prefix.nbytes).unwrap_or(u64::MAX),
             duration_average: (prefix.duration_average >= 0.0).then_some(prefix.duration_average),
             suspicious: prefix.suspicious,
             all_durations: &prefix.all_durations,

@@ -20,8 +20,12 @@ impl State {
         let holder = &mut self.workers[worker];
         holder.has_what.insert(id);
         holder.nbytes += u128::from(nbytes);
-        if self.tasks[id].who_has.len() == 2 {
-            self.replicated_tasks.insert(id);
+        match self.tasks[id].who_has.len() {
+            1 => self.groups.prefix_mut(self.tasks[id].prefix).nbytes += u128::from(nbytes),
+            2 => {
+                self.replicated_tasks.insert(id);
+            }
+            _ => {}
         }
     }
 
@@ -35,8 +39,12 @@ impl State {
         holder.has_what.swap_remove(&id);
         holder.actors.swap_remove(&id);
         holder.nbytes -= u128::from(nbytes);
-        if self.tasks[id].who_has.len() == 1 {
-            self.replicated_tasks.swap_remove(&id);
+        match self.tasks[id].who_has.len() {
+            0 => self.groups.prefix_mut(self.tasks[id].prefix).nbytes -= u128::from(nbytes),
+            1 => {
+                self.replicated_tasks.swap_remove(&id);
+            }
+            _ => {}
         }
         true
     }
@@ -57,6 +65,10 @@ impl State {
             let holder = self.tasks[id].who_has.at(position);
             let worker = &mut self.workers[holder];
             worker.nbytes = worker.nbytes - before + after;
+        }
+        if !self.tasks[id].who_has.is_empty() {
+            let prefix = self.groups.prefix_mut(self.tasks[id].prefix);
+            prefix.nbytes = prefix.nbytes - before + after;
         }
     }
 

@@ -89,7 +89,7 @@ impl Story {
         (last.finish == state).then_some(last.timestamp)
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = &StoryRow> {
+    pub(super) fn rows(&self) -> impl DoubleEndedIterator<Item = &StoryRow> {
         self.rows.iter()
     }
 

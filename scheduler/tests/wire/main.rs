@@ -3,6 +3,7 @@
 mod common;
 mod explain;
 mod gather;
+mod pages;
 
 use common::{
     call, call_on, client, connect, in_memory, in_time, message, register, registration, scheduler, send_garbage,

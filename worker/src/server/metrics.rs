@@ -29,6 +29,9 @@ pub(crate) struct Metrics {
     pub incoming_count_total: AtomicU64,
     /// Seconds between ticks of the runtime, as bits; see [`Metrics::watch_loop`].
     loop_interval: AtomicU64,
+    /// Ticks so far, and the nanoseconds of the longest since this was last asked for.
+    ticks: AtomicU64,
+    longest_tick: AtomicU64,
     measured: Mutex<Measured>,
 }
 
@@ -151,6 +154,9 @@ impl Metrics {
             tokio::time::sleep(LOOP_INTERVAL).await;
             let now = tokio::time::Instant::now();
             self.loop_interval.store((now - last).as_secs_f64().to_bits(), Ordering::Relaxed);
+            self.ticks.fetch_add(1, Ordering::Relaxed);
+            let nanoseconds = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
+            self.longest_tick.fetch_max(nanoseconds, Ordering::Relaxed);
             last = now;
         }
     }
@@ -158,6 +164,12 @@ impl Metrics {
     /// Seconds between the last two ticks.
     pub(crate) fn loop_interval(&self) -> f64 {
         f64::from_bits(self.loop_interval.load(Ordering::Relaxed))
+    }
+
+    /// How often the runtime ticked, and the seconds of its longest tick since this was last asked for.
+    pub(crate) fn take_ticks(&self) -> (u64, f64) {
+        let longest = std::time::Duration::from_nanos(self.longest_tick.swap(0, Ordering::Relaxed));
+        (self.ticks.load(Ordering::Relaxed), longest.as_secs_f64())
     }
 
     /// The `bandwidth` entry of a heartbeat; what it counts begins anew.

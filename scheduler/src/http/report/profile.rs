@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use dask_protocol::Value;
 
-use super::super::pages::escape;
+use super::super::html::escape;
 
 /// Deepest frame drawn; workers cut their trees at 100.
 const DEPTH_MAX: usize = 110;

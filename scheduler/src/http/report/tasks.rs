@@ -5,8 +5,7 @@ use std::fmt::Write;
 use dask_protocol::Value;
 use indexmap::IndexMap;
 
-use super::super::pages::escape;
-use super::duration;
+use super::super::html::{duration, escape};
 
 /// Most boxes drawn; the longest ones are.
 const BOXES_MAX: usize = 20_000;

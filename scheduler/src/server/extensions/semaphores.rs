@@ -29,6 +29,22 @@ struct Semaphore {
     lease_timeout: Duration,
     /// Who holds a lease, and when it was refreshed.
     leases: IndexMap<Key, Instant>,
+    /// Leases granted so far, and given back.
+    acquired: u64,
+    released: u64,
+}
+
+/// A semaphore, for `/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SemaphoreFigures {
+    /// Its name.
+    pub(crate) name: String,
+    /// Leases there are, and leases held.
+    pub(crate) leases_max: usize,
+    pub(crate) leases: usize,
+    /// Leases granted so far, and given back.
+    pub(crate) acquired: u64,
+    pub(crate) released: u64,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +77,10 @@ impl Semaphores {
             None if all.len() >= NAMES_MAX => Err(Failure::runtime(format!("{NAMES_MAX} semaphores exist already"))),
             None => {
                 let leases_max = max_leases.min(LEASES_MAX);
-                all.insert(name, Semaphore { leases_max, lease_timeout, leases: IndexMap::new() });
+                all.insert(
+                    name,
+                    Semaphore { leases_max, lease_timeout, leases: IndexMap::new(), acquired: 0, released: 0 },
+                );
                 Ok(())
             }
         })?;
@@ -78,7 +97,9 @@ impl Semaphores {
             };
             let free = semaphore.leases.len() < semaphore.leases_max;
             (free || semaphore.leases.contains_key(&lease)).then(|| {
-                semaphore.leases.insert(lease.clone(), Instant::now());
+                if semaphore.leases.insert(lease.clone(), Instant::now()).is_none() {
+                    semaphore.acquired += 1;
+                }
                 Ok(())
             })
         });
@@ -93,7 +114,12 @@ impl Semaphores {
     pub(super) fn release(&self, request: &Request) -> Reply {
         let Args { name, lease_id, .. } = request.args()?;
         let (name, lease) = (name_key(&name)?, name_key(&lease_id)?);
-        let known = self.0.change(|all| all.get_mut(&name).map(|semaphore| semaphore.leases.shift_remove(&lease)));
+        let known = self.0.change(|all| {
+            let semaphore = all.get_mut(&name)?;
+            let held = semaphore.leases.shift_remove(&lease);
+            semaphore.released += u64::from(held.is_some());
+            Some(held)
+        });
         match known {
             None => {
                 warn!(target: "distributed.semaphore", "Tried to release Lock or Semaphore `{name}` but it is not known.");
@@ -139,6 +165,18 @@ impl Semaphores {
     pub(super) fn value(&self, request: &Request) -> Reply {
         let name = name_key(&request.args::<Args>()?.name)?;
         reply(&self.0.read(|all| all.get(&name).map_or(0, |semaphore| semaphore.leases.len())))
+    }
+
+    /// All of them as they are now, at most `limit`.
+    pub(crate) fn figures(&self, limit: usize) -> Vec<SemaphoreFigures> {
+        let figures = |(name, semaphore): (&Key, &Semaphore)| SemaphoreFigures {
+            name: name.to_string(),
+            leases_max: semaphore.leases_max,
+            leases: semaphore.leases.len(),
+            acquired: semaphore.acquired,
+            released: semaphore.released,
+        };
+        self.0.read(|all| all.iter().take(limit).map(figures).collect())
     }
 
     /// `semaphore_close`: forgets it, whoever holds a lease.

@@ -120,7 +120,7 @@ pub(crate) async fn profile(server: &Server, request: &Request) -> Reply {
 }
 
 /// The merged call tree of what tasks did since a moment, of the workers that answer.
-pub(super) async fn of_tasks(server: &Server, start: f64) -> Result<Value, Failure> {
+pub(crate) async fn of_tasks(server: &Server, start: f64) -> Result<Value, Failure> {
     let targets = targets(server, Value::Nil, Value::Nil, false).await?;
     let msg = Value::map([("op", "profile".into()), ("start", start.into())]);
     let trees = to_peers(server, targets, msg, &Value::Nil, OnError::Ignore).await?;

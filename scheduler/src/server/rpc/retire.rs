@@ -69,6 +69,11 @@ fn by_address_or_name(core: &Core, workers: &[Value]) -> Vec<Address> {
     meant.map(|(address, _)| address.clone()).collect()
 }
 
+/// Retires these workers, as a caller of the HTTP server asks; the identities of those that could go.
+pub(crate) async fn retire_addresses(server: &Server, workers: Vec<Address>) -> Result<Pairs<Address, Value>, Failure> {
+    retire(server, workers, true, false).await
+}
+
 /// Names that came through a command line are text; they are compared as such.
 fn by_name(core: &Core, names: &[Value]) -> Vec<Address> {
     let names: Vec<String> = names.iter().map(name_text).collect();

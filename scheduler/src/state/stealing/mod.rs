@@ -68,6 +68,11 @@ impl Stealing {
         self.in_flight.insert(task, move_);
     }
 
+    /// Requests per level, and the seconds of work in them.
+    pub(super) fn requests(&self) -> &[(u64, Seconds)] {
+        &self.requests
+    }
+
     fn remove(&mut self, task: TaskId) -> Option<InFlight> {
         let move_ = self.in_flight.swap_remove(&task)?;
         *self.occupancy.entry(move_.victim).or_default() += move_.victim_duration;

@@ -155,8 +155,9 @@ impl State {
         if task.is_barrier && matches!(state, TaskState::Released | TaskState::Erred | TaskState::Forgotten) {
             self.out.push(Action::ShuffleEnded { barrier: task.key.clone(), state });
         }
-        for states in [&mut self.groups.groups[group.index()].states, &mut self.groups.prefixes[prefix.index()].states]
-        {
+        let prefix = &mut self.groups.prefixes[prefix.index()];
+        prefix.reached[state as usize] += 1;
+        for states in [&mut self.groups.groups[group.index()].states, &mut prefix.states] {
             states.sub(old);
             states.add(state);
         }

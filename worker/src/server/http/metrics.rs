@@ -1,79 +1,18 @@
-//! The worker's small HTTP server: `/health`, `/status` and Prometheus' `/metrics`.
+//! `/metrics`: Prometheus text by upstream's names.
 
 use std::fmt::Write as _;
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::State as Of;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{Html, IntoResponse};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
-use tokio::net::TcpListener;
+use axum::response::IntoResponse;
 
-use super::heartbeat::on_disk;
-use super::shared::Shared;
+use super::super::heartbeat::on_disk;
+use super::super::shared::Shared;
 
-/// Binds `host:port`; an empty host means every interface.
-pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
-    let text = address.strip_prefix(':').map_or_else(|| address.to_owned(), |port| format!("0.0.0.0:{port}"));
-    TcpListener::bind(text).await
-}
-
-/// Serves until the worker stops.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let stop = shared.stop.clone();
-    let routes = Router::new()
-        .route("/health", get(|| async { "ok" }))
-        .route("/status", get(status))
-        .route("/json/status.json", get(status_json))
-        .route("/metrics", get(metrics))
-        .with_state(shared);
-    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-    if let Err(error) = served {
-        tracing::warn!(target: "distributed.worker", %error, "the HTTP server stopped");
-    }
-}
-
-async fn status_json(Of(shared): Of<Arc<Shared>>) -> Json<serde_json::Value> {
-    Json(summary(&shared).await)
-}
-
-async fn status(Of(shared): Of<Arc<Shared>>) -> Html<String> {
-    let summary = summary(&shared).await;
-    let pretty = serde_json::to_string_pretty(&summary).unwrap_or_default();
-    Html(format!("<!doctype html><title>Dask worker</title><h1>Dask worker</h1><pre>{}</pre>", escape(&pretty)))
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-async fn summary(shared: &Shared) -> serde_json::Value {
-    let tasks = shared.ask(|state| state.task_counts().map(|(name, n)| (name.to_owned(), json!(n))).collect()).await;
-    let tasks: serde_json::Map<String, serde_json::Value> = tasks.unwrap_or_default();
-    let sample = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).recent();
-    let identity = &shared.identity;
-    json!({
-        "address": identity.address.as_str(),
-        "scheduler": identity.scheduler.as_str(),
-        "status": shared.status().name(),
-        "nthreads": identity.nthreads,
-        "memory_limit": identity.memory_limit,
-        "local_directory": identity.local_directory,
-        "python": shared.python().is_some(),
-        "native_tasks": shared.registry.names(),
-        "tasks": tasks,
-        "managed_bytes": shared.store.nbytes(),
-        "spilled_bytes": { "memory": shared.store.spilled_nbytes(), "disk": on_disk(shared) },
-        "process_bytes": sample.memory,
-        "cpu": sample.cpu,
-    })
-}
-
-async fn metrics(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
+/// `/metrics`.
+pub(super) async fn page(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
     let counts = shared.ask(|state| state.task_counts().collect::<Vec<_>>()).await.unwrap_or_default();
     let memory = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).recent().memory;
     let managed = u64::try_from(shared.store.nbytes_in_memory()).unwrap_or(0).min(memory);
@@ -122,6 +61,11 @@ async fn metrics(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
     for (name, kind, help, counter) in bytes {
         text.one(name, kind, help, counter.load(Ordering::Relaxed));
     }
+    let (ticks, longest) = transfers.take_ticks();
+    text.one("tick_count_total", "counter", "Ticks of the worker's loop.", ticks);
+    let help = "Longest tick of the worker's loop since these figures were last read.";
+    text.one("tick_duration_maximum_seconds", "gauge", help, longest);
+    text.one("gc_collection_seconds_total", "counter", "Seconds of garbage collection: there is none.", 0);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0)
 }
 

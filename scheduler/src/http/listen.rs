@@ -1,0 +1,107 @@
+//! The listening side of the HTTP server: how many callers at a time, and for how long each may dawdle.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// Connections at a time. Further callers wait until one ends; a browser has six.
+const CONNECTIONS_MAX: usize = 1024;
+/// How long a caller may take to send the head of a request; also how long it may keep a connection that it does not use.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Pause after an accept that failed, such as for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on `host:port`, `:port` or a bare port. A port that is taken is replaced by a free one.
+pub(super) async fn bind(wanted: &str) -> std::io::Result<TcpListener> {
+    let (host, port) = match wanted.rsplit_once(':') {
+        Some((host, port)) => (host.trim_matches(['[', ']']), port),
+        None => ("", wanted),
+    };
+    let port: u16 = if port.is_empty() { 0 } else { port.parse().map_err(std::io::Error::other)? };
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    match TcpListener::bind((host, port)).await {
+        Err(taken) if taken.kind() == std::io::ErrorKind::AddrInUse => {
+            let listener = TcpListener::bind((host, 0)).await?;
+            warn!(
+                target: "distributed.node",
+                "Port {port} is already in use.\nPerhaps you already have a cluster running?\n\
+                 Hosting the HTTP server on port {} instead", listener.local_addr()?.port()
+            );
+            Ok(listener)
+        }
+        bound => bound,
+    }
+}
+
+/// Serves until `closing`.
+pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            () = closing.cancelled() => return,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, peer, place)) = accepted else { continue };
+        let (router, closing) = (router.clone(), closing.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = converse(stream, peer, router) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// The next caller, once there is room.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, place)),
+        Err(error) => {
+            debug!(target: "distributed.scheduler", %error, "no connection to the HTTP server");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
+    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.await {
+        debug!(target: "distributed.scheduler", %peer, %error, "an HTTP connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_replaced() {
+        let first = bind("127.0.0.1:0").await.expect("a free port");
+        let port = first.local_addr().expect("bound").port();
+        let second = bind(&format!("127.0.0.1:{port}")).await.expect("another port");
+        assert_ne!(second.local_addr().expect("bound").port(), port);
+    }
+}
