@@ -114,19 +114,22 @@ class Watched:
             panel,
         )
 
-    def find(self, panel, text, step=6):
-        """Moves the pointer over a panel until its hint tells of `text`; the place, or None."""
-        box = self.page.locator(f"#{panel} canvas").bounding_box()
-        y = box["y"] + 12
-        while y < box["y"] + box["height"]:
-            x = box["x"] + 12
-            while x < box["x"] + box["width"]:
-                self.page.mouse.move(x, y)
-                if text in self.page.evaluate("document.getElementById('tip').textContent"):
-                    return x, y
-                x += step
-            y += 3 * step
-        return None
+    def finds(self, panel, text):
+        """Whether the pointer, moved over a panel, comes to a place whose hint tells of `text`."""
+        return self.page.evaluate(
+            """([panel, text]) => {
+                const canvas = document.querySelector(`#${panel} canvas`);
+                const box = canvas.getBoundingClientRect();
+                for (let y = 5; y < box.height; y += 9) {
+                    for (let x = 5; x < box.width; x += 5) {
+                        canvas.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + x, clientY: box.top + y }));
+                        if (document.getElementById('tip').textContent.includes(text)) return true;
+                    }
+                }
+                return false;
+            }""",
+            [panel, text],
+        )
 
 
 @pytest.fixture
@@ -153,14 +156,14 @@ def test_the_walkthrough_of_a_first_task(client, dashboard, watched):
     assert future.result() == 499500
 
     seen.page.wait_for_function("/^[1-9]/.test(document.querySelector('#task-stream small').textContent)")
-    assert seen.find("task-stream", "add_numbers") is not None
+    eventually(lambda: seen.finds("task-stream", "add_numbers"), "its block")
     seen.page.wait_for_function("document.querySelector('#progress').textContent.includes('add_numbers')")
 
     seen.goto(dashboard + "individual-memory-by-key")
-    eventually(lambda: seen.find("memory-by-key", "add_numbers") is not None, "its memory")
+    eventually(lambda: seen.finds("memory-by-key", "add_numbers"), "its memory")
     seen.goto(dashboard + "graph")
     seen.live()
-    eventually(lambda: seen.find("graph", future.key, step=10) is not None, "its node")
+    eventually(lambda: seen.finds("graph", future.key), "its node")
 
     seen.page.click("nav >> text=Info")
     assert seen.page.url.endswith("/info/main/workers.html")
