@@ -112,10 +112,10 @@ impl<T> TaskCall<T> {
         let args = self.args.iter().enumerate().map(|(index, arg)| {
             arg.arg.clone().map_err(|reason| TaskError::Argument { function: self.function.to_string(), index, reason })
         });
-        let call = NativeCall { function: self.function.to_string(), args: args.collect::<Result<_, _>>()? };
+        let call = NativeCall { function: self.function.clone(), args: args.collect::<Result<_, _>>()? };
         let dependencies = call.dependencies();
         let run_spec = match &self.python {
-            None => call.to_payload(),
+            None => call.into_payload(),
             Some(target) => target.run_spec(key, call.args)?,
         };
         Ok((run_spec, dependencies))

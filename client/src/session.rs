@@ -7,7 +7,7 @@ use std::time::Duration;
 use dask_protocol::comm::{BatchedSender, Comm, CommConfig, CommReader, ConnectionPool};
 use dask_protocol::message::{
     CancelKeys, ClientDesiresKeys, ClientReleasesKeys, ClientToScheduler, CloseClient, CloseStream, HeartbeatClient,
-    Keys, Message, NativeTask, Pairs, ReportKey, SchedulerToClient, UpdateNativeGraph,
+    Keys, NativeTask, Pairs, ReportKey, SchedulerToClient, UpdateNativeGraph,
 };
 use dask_protocol::{Address, Key, Payload, Value, native};
 use rustc_hash::FxHashMap;
@@ -23,6 +23,9 @@ use crate::remote;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a fetch is tried again when the holder left in between: each round waits for the recomputation.
 const GATHER_ROUNDS_MAX: usize = 10;
+
+/// Most keys released in one message, so that the scheduler is not kept from others by it for long.
+const RELEASED_KEYS_MAX: usize = 1024;
 
 pub(crate) struct Session {
     id: String,
@@ -153,8 +156,9 @@ impl Session {
         let is_current = held.get(key).is_some_and(|weak| std::ptr::eq(weak.as_ptr(), dropped));
         if is_current {
             held.remove(key);
+            // Still in line: a handle made after this one submits its task after the release.
             let keys = vec![key.clone()].into();
-            self.stream.send(ClientReleasesKeys { keys, client: None }.into());
+            self.stream.send_merging(ClientReleasesKeys { keys, client: None }.into(), merge_releases);
         }
     }
 
@@ -292,6 +296,20 @@ impl Session {
     }
 }
 
+/// Many futures dropped one after the other are released in one message.
+fn merge_releases(last: &mut ClientToScheduler, next: ClientToScheduler) -> Option<ClientToScheduler> {
+    match (last, next) {
+        (
+            ClientToScheduler::ClientReleasesKeys(ClientReleasesKeys { keys, client: None }),
+            ClientToScheduler::ClientReleasesKeys(ClientReleasesKeys { keys: more, client: None }),
+        ) if keys.len() < RELEASED_KEYS_MAX => {
+            keys.0.extend(more.0);
+            None
+        }
+        (_, next) => Some(next),
+    }
+}
+
 /// A value that came as plain msgpack, as a `T`.
 pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     let packed = rmp_serde::to_vec_named(value).map_err(|e| e.to_string())?;
@@ -308,7 +326,7 @@ impl Drop for Session {
 
 async fn read_stream(mut reader: CommReader, session: Weak<Session>) {
     loop {
-        let batch = reader.recv().await.and_then(|m: Message| Ok(m.decode_stream::<SchedulerToClient>()?));
+        let batch = reader.recv_batch::<SchedulerToClient>().await;
         let Some(session) = session.upgrade() else { return };
         match batch {
             Ok(messages) => messages.into_iter().for_each(|m| session.on_message(m)),

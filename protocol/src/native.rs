@@ -2,6 +2,8 @@
 //!
 //! The scheduler forwards them as any other `run_spec`. Results travel in the `msgpack` family, which Python peers read.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +20,7 @@ pub const VALUE_SERIALIZER: &str = "msgpack";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NativeCall {
     /// The name it is registered under.
-    pub function: String,
+    pub function: Cow<'static, str>,
     /// Its arguments, in order.
     pub args: Vec<NativeArg>,
 }
@@ -37,10 +39,9 @@ pub enum NativeArg {
 }
 
 impl NativeCall {
-    /// The `run_spec` of a task that makes this call.
-    pub fn to_payload(&self) -> Payload {
-        let packed = rmp_serde::to_vec_named(self).expect("a call of bytes and keys always packs");
-        Payload::serialized(NATIVE_SERIALIZER, Some(&self.function), vec![packed.into()])
+    /// The `run_spec` of a task that makes this call. It is packed if it leaves this process, and not before.
+    pub fn into_payload(self) -> Payload {
+        Payload::from_call(self)
     }
 
     /// Reads a `run_spec` back.
@@ -48,6 +49,9 @@ impl NativeCall {
     /// # Errors
     /// [`DecodeError`] when the payload is no native call.
     pub fn from_payload(payload: &Payload) -> Result<NativeCall, DecodeError> {
+        if let Some(call) = payload.as_call() {
+            return Ok(call.clone());
+        }
         if !is_native(payload)? {
             return Err(DecodeError::Field { field: "run_spec", expected: "a native call" });
         }
@@ -81,7 +85,7 @@ impl NativeCall {
 /// # Errors
 /// [`DecodeError`] when its header cannot be read.
 pub fn is_native(payload: &Payload) -> Result<bool, DecodeError> {
-    Ok(payload.sub_header()?.serializer.as_deref() == Some(NATIVE_SERIALIZER))
+    Ok(payload.as_call().is_some() || payload.sub_header()?.serializer.as_deref() == Some(NATIVE_SERIALIZER))
 }
 
 /// Packs a native value as a payload that Rust and Python peers read.
@@ -146,15 +150,18 @@ mod tests {
     #[test]
     fn calls_roundtrip_and_name_their_dependencies() {
         let call = NativeCall {
-            function: "add".to_owned(),
+            function: "add".into(),
             args: vec![
                 NativeArg::Future(Key::from("b")),
                 NativeArg::Value(Bytes::from_static(b"\x01")),
                 NativeArg::List(vec![NativeArg::Future(Key::from("a")), NativeArg::Future(Key::from("b"))]),
             ],
         };
-        let back = NativeCall::from_payload(&call.to_payload()).expect("roundtrips");
-        assert_eq!(back, call);
+        let payload = call.clone().into_payload();
+        assert_eq!(payload.as_call(), Some(&call));
+        let arrived = Payload::from_raw(payload.kind(), payload.header().clone(), payload.frames().to_vec());
+        assert!(arrived.as_call().is_none());
+        assert_eq!(NativeCall::from_payload(&arrived).expect("roundtrips"), call);
         assert_eq!(call.dependencies(), [Key::from("b"), Key::from("a")]);
     }
 

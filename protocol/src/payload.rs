@@ -6,13 +6,14 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::DecodeError;
+use crate::native::NativeCall;
 use crate::value::Value;
 
 /// How often the frames of one message may be referred to, in total and on average. Upstream refers to each once; a
@@ -34,8 +35,25 @@ pub struct Payload(Arc<Inner>);
 
 struct Inner {
     kind: PayloadKind,
+    /// A call made in this process: it is packed when it leaves it, and not before.
+    call: Option<NativeCall>,
+    packed: OnceLock<Packed>,
+}
+
+struct Packed {
     header: Bytes,
     frames: Vec<Bytes>,
+}
+
+impl Inner {
+    fn packed(&self) -> &Packed {
+        self.packed.get_or_init(|| {
+            let call = self.call.as_ref().expect("what has no packed form was made from a call");
+            let frame = rmp_serde::to_vec_named(call).expect("a call of bytes and keys always packs");
+            let header = serialized_header(NATIVE_SERIALIZER, Some(&call.function), 1);
+            Packed { header, frames: vec![frame.into()] }
+        })
+    }
 }
 
 /// The fields of a sub-header that an engine part may need to read.
@@ -87,6 +105,10 @@ struct PickledHeader<'a> {
     compression: Vec<Option<&'a str>>,
 }
 
+fn serialized_header(family: &str, type_name: Option<&str>, num_sub_frames: usize) -> Bytes {
+    pack_header(&SerializedHeader { serializer: family, writeable: None, num_sub_frames, type_name })
+}
+
 fn pack_header<T: Serialize>(header: &T) -> Bytes {
     rmp_serde::to_vec_named(header).expect("plain header maps always pack").into()
 }
@@ -94,7 +116,17 @@ fn pack_header<T: Serialize>(header: &T) -> Bytes {
 impl Payload {
     /// From a raw sub-header (msgpack map) and its frames.
     pub fn from_raw(kind: PayloadKind, header: Bytes, frames: Vec<Bytes>) -> Payload {
-        Payload(Arc::new(Inner { kind, header, frames }))
+        Payload(Arc::new(Inner { kind, call: None, packed: OnceLock::from(Packed { header, frames }) }))
+    }
+
+    /// A call of a native task, in the family [`NATIVE_SERIALIZER`].
+    pub(crate) fn from_call(call: NativeCall) -> Payload {
+        Payload(Arc::new(Inner { kind: PayloadKind::Serialized, call: Some(call), packed: OnceLock::new() }))
+    }
+
+    /// The call that this payload was made from, if that was in this process.
+    pub fn as_call(&self) -> Option<&NativeCall> {
+        self.0.call.as_ref()
     }
 
     /// A `__Pickled__` payload, such as a task's `run_spec`.
@@ -123,12 +155,7 @@ impl Payload {
 
     /// A `__Serialized__` payload of one frame in the named family (`msgpack`, [`NATIVE_SERIALIZER`], ...).
     pub fn serialized(family: &str, type_name: Option<&str>, frames: Vec<Bytes>) -> Payload {
-        let header = pack_header(&SerializedHeader {
-            serializer: family,
-            writeable: None,
-            num_sub_frames: frames.len(),
-            type_name,
-        });
+        let header = serialized_header(family, type_name, frames.len());
         Payload::from_raw(PayloadKind::Serialized, header, frames)
     }
 
@@ -139,17 +166,17 @@ impl Payload {
 
     /// The sub-header as received.
     pub fn header(&self) -> &Bytes {
-        &self.0.header
+        &self.0.packed().header
     }
 
     /// The frames as received: possibly split, possibly compressed.
     pub fn frames(&self) -> &[Bytes] {
-        &self.0.frames
+        &self.0.packed().frames
     }
 
     /// Bytes of the header and all frames.
     pub fn len(&self) -> usize {
-        self.0.header.len() + self.0.frames.iter().map(Bytes::len).sum::<usize>()
+        self.header().len() + self.frames().iter().map(Bytes::len).sum::<usize>()
     }
 
     /// Whether there is nothing in it at all.
@@ -162,7 +189,7 @@ impl Payload {
     /// # Errors
     /// [`DecodeError::Body`] when the peer's header is not a sub-header.
     pub fn sub_header(&self) -> Result<SubHeader, DecodeError> {
-        rmp_serde::from_slice(&self.0.header).map_err(DecodeError::from)
+        rmp_serde::from_slice(self.header()).map_err(DecodeError::from)
     }
 
     /// The logical frames: sub-frames decompressed and joined as the header says. For a pickled payload these are its
@@ -187,13 +214,13 @@ impl Payload {
 
     fn decompressed(&self, header: &SubHeader) -> Result<Vec<Bytes>, DecodeError> {
         let Some(compression) = &header.compression else {
-            return Ok(self.0.frames.clone());
+            return Ok(self.frames().to_vec());
         };
         let expand = |(i, frame): (usize, &Bytes)| match compression.get(i).and_then(Option::as_deref) {
             None => Ok(frame.clone()),
             Some(name) => crate::compression::decompress(name, frame),
         };
-        self.0.frames.iter().enumerate().map(expand).collect()
+        self.frames().iter().enumerate().map(expand).collect()
     }
 }
 
@@ -209,7 +236,7 @@ fn join_range(frames: &[Bytes], offset: u64, count: u64) -> Result<Bytes, Decode
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Payload({:?}, {} frames, {} bytes)", self.0.kind, self.0.frames.len(), self.len())
+        write!(f, "Payload({:?}, {} frames, {} bytes)", self.0.kind, self.frames().len(), self.len())
     }
 }
 
@@ -217,7 +244,7 @@ impl fmt::Debug for Payload {
 impl PartialEq for Payload {
     fn eq(&self, other: &Payload) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.kind == other.0.kind && self.0.header == other.0.header && self.0.frames == other.0.frames)
+            || (self.kind() == other.kind() && self.header() == other.header() && self.frames() == other.frames())
     }
 }
 
@@ -305,8 +332,8 @@ impl Serialize for Payload {
         let index = OUTGOING.with_borrow_mut(|slot| {
             let frames = slot.as_mut()?;
             let index = frames.len() + 1;
-            frames.push(self.0.header.clone());
-            frames.extend(self.0.frames.iter().cloned());
+            frames.push(self.header().clone());
+            frames.extend(self.frames().iter().cloned());
             Some(index)
         });
         let index = index.ok_or_else(|| serde::ser::Error::custom("a payload can only be packed inside a message"))?;

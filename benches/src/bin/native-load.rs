@@ -71,6 +71,9 @@ struct Place {
     /// Tasks sent ahead to each thread (`worker-saturation`)
     #[arg(long, default_value_t = f64::INFINITY)]
     saturation: f64,
+    /// Talk over the loopback interface within the process too
+    #[arg(long)]
+    loopback: bool,
 }
 
 #[dask::task(name = "native-load-increment")]
@@ -113,6 +116,7 @@ async fn run(case: Case) -> Result<(), Failure> {
         None => {
             let builder = LocalCluster::builder().workers(place.workers).threads_per_worker(place.threads);
             let builder = builder.worker_saturation(place.saturation);
+            let builder = if place.loopback { builder.over_loopback() } else { builder };
             cluster.insert(builder.start().await?).client().await?
         }
     };

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dask_nanny::Nanny;
 use dask_protocol::{Address, Value};
@@ -71,6 +72,9 @@ fn options(settings: &LocalClusterBuilder, scheduler: &Address, name: i64) -> Re
         listen_address: Address::from_parts("tcp", "127.0.0.1", 0),
         dashboard_address: None,
         python: settings.python.clone(),
+        comm: settings.comm(),
+        // Within a process no connection is cut.
+        reconnect_grace: if settings.in_process { Duration::ZERO } else { defaults.reconnect_grace },
         ..defaults
     })
 }

@@ -7,6 +7,7 @@ mod member;
 use std::sync::Arc;
 
 use dask_client::{Client, ClientError, ClientOptions};
+use dask_protocol::comm::CommConfig;
 use dask_protocol::{Address, CommError};
 use dask_scheduler::{Scheduler, SchedulerOptions};
 use dask_worker::PythonChoice;
@@ -76,6 +77,7 @@ pub struct LocalClusterBuilder {
     python: PythonChoice,
     dashboard_address: Option<String>,
     program: Option<WorkerProgram>,
+    in_process: bool,
 }
 
 impl LocalClusterBuilder {
@@ -139,6 +141,14 @@ impl LocalClusterBuilder {
         self
     }
 
+    /// Has the parts of the cluster that are in this process talk over the loopback interface too, as others do with them.
+    /// By default they hand messages over in memory.
+    #[must_use]
+    pub fn over_loopback(mut self) -> LocalClusterBuilder {
+        self.in_process = false;
+        self
+    }
+
     /// Which Python the workers use for Python tasks, and the scheduler for collections (default none: native tasks only).
     #[must_use]
     pub fn python(mut self, python: PythonChoice) -> LocalClusterBuilder {
@@ -165,6 +175,7 @@ impl LocalClusterBuilder {
                 PythonChoice::Path(path) => Some(path.clone()),
                 PythonChoice::Auto | PythonChoice::Off => None,
             },
+            comm: self.comm(),
             ..SchedulerOptions::default()
         };
         if let Some(saturation) = self.worker_saturation {
@@ -175,6 +186,10 @@ impl LocalClusterBuilder {
         let cluster = LocalCluster { crew: Arc::new(Crew::new(scheduler, self)), adapting: None };
         cluster.crew.scale(n).await?;
         Ok(cluster)
+    }
+
+    fn comm(&self) -> CommConfig {
+        CommConfig { in_process: self.in_process, ..CommConfig::default() }
     }
 
     fn threads(&self) -> u32 {
@@ -198,6 +213,7 @@ impl LocalCluster {
             python: PythonChoice::Off,
             dashboard_address: None,
             program: None,
+            in_process: true,
         }
     }
 

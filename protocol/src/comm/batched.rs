@@ -4,15 +4,18 @@
 //! A resumable stream outlives its connection: what the peer has not confirmed is kept in a [`SentLog`] and written again
 //! when [`BatchedSender::resume`] brings another connection.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::CommWriter;
+use super::local::LocalQueue;
 use super::sent_log::{Gap, SentLimits, SentLog};
 use crate::address::Address;
 use crate::error::CommError;
@@ -102,7 +105,9 @@ impl<T: Serialize + Send + 'static> BatchedSender<T> {
             ended: CancellationToken::new(),
             peer: writer.peer().clone(),
         });
-        tokio::spawn(run(Arc::clone(&shared), writer));
+        if !writer.attach(Arc::clone(&shared) as Arc<dyn LocalQueue>) {
+            tokio::spawn(run(Arc::clone(&shared), writer));
+        }
         BatchedSender { shared }
     }
 }
@@ -119,6 +124,22 @@ impl<T> BatchedSender<T> {
         let open = self.shared.push(messages);
         self.shared.wake.notify_one();
         open
+    }
+
+    /// Queues one message, unless `merge` can add it to the last one that waits: it is given both, and gives the new one
+    /// back if it cannot.
+    pub fn send_merging(&self, message: T, merge: impl FnOnce(&mut T, T) -> Option<T>) -> bool {
+        let left = {
+            let mut queue = self.shared.lock();
+            if queue.state != QueueState::Open {
+                return false;
+            }
+            match queue.messages.last_mut() {
+                Some(last) => merge(last, message),
+                None => Some(message),
+            }
+        };
+        left.is_none_or(|message| self.send(message))
     }
 
     /// Messages queued or being written.
@@ -150,6 +171,56 @@ impl<T> BatchedSender<T> {
     /// Completes when the task has ended, for whatever reason.
     pub async fn closed(&self) {
         self.shared.ended.cancelled().await;
+    }
+}
+
+/// Of streams within a process: there is no task, the reader takes what waits.
+impl<T: Send + 'static> BatchedSender<T> {
+    /// The next elements of a queue, if they are of this type: `None` at the stream's end. Cancel-safe.
+    pub(super) fn elements(queue: Arc<dyn LocalQueue>) -> Option<impl Future<Output = Option<Vec<T>>>> {
+        let shared = queue.into_any().downcast::<Shared<T>>().ok()?;
+        Some(async move { shared.take_when_there().await })
+    }
+}
+
+impl<T> Shared<T> {
+    async fn take_when_there(&self) -> Option<Vec<T>> {
+        loop {
+            {
+                let mut queue = self.lock();
+                if !queue.messages.is_empty() {
+                    return Some(std::mem::take(&mut queue.messages));
+                }
+                match queue.state {
+                    QueueState::Open => {}
+                    QueueState::Closing | QueueState::Closed => {
+                        queue.state = QueueState::Closed;
+                        self.ended.cancel();
+                        return None;
+                    }
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl<T: Serialize + Send + 'static> LocalQueue for Shared<T> {
+    fn message(&self) -> BoxFuture<'_, Result<Message, CommError>> {
+        Box::pin(async {
+            let closed = || CommError::Closed { peer: self.peer.as_str().to_owned() };
+            let elements = self.take_when_there().await.ok_or_else(closed)?;
+            Message::encode(&elements)
+        })
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn abandon(&self) {
+        self.give_up();
+        self.ended.cancel();
     }
 }
 

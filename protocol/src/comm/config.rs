@@ -26,6 +26,9 @@ pub struct CommConfig {
     pub server_name: Option<String>,
     /// Connections that may wait to be accepted (`distributed.comm.socket-backlog`).
     pub backlog: i32,
+    /// Whether listeners let their own process in without sockets: every `Comm::connect` to their address that is made in
+    /// this process. Python peers and other processes still connect.
+    pub in_process: bool,
 }
 
 impl Default for CommConfig {
@@ -39,6 +42,7 @@ impl Default for CommConfig {
             compression: None,
             server_name: None,
             backlog: 2048,
+            in_process: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{CommConfig, Scheme};
 use super::connection::{Comm, tls_failure};
-use super::tls;
+use super::{local, tls};
 use crate::address::Address;
 use crate::compression::Compression;
 use crate::error::CommError;
@@ -41,6 +41,9 @@ impl Comm {
     /// as a dask peer; [`CommError::Address`] when the address cannot be used at all.
     pub async fn connect(address: &Address, config: &CommConfig) -> Result<Comm, CommError> {
         let scheme = config.scheme(address)?;
+        if let Some(comm) = local::connect(address) {
+            return Ok(comm);
+        }
         let stream = dial(address, config).await?;
         let what = || format!("handshake with {address}");
         timeout(config.handshake_timeout, open(stream, scheme, address, config))

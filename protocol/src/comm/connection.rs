@@ -10,12 +10,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
+use super::batched::BatchedSender;
 use super::handshake::{self, Agreement};
+use super::local::{Gone, LocalQueue, LocalReader, LocalWriter};
 use crate::address::Address;
 use crate::compression::{COMPRESS_BYTES_MIN, Compression};
 use crate::error::{CommError, DecodeError};
 use crate::frame::{self, Chunks, FrameCodec, FrameLimits, MessageHead};
-use crate::message::Message;
+use crate::message::{Message, StreamMessage};
 
 /// Messages up to this size are compressed where they are sent; larger ones on a thread that may block.
 const COMPRESS_INLINE_BYTES_MAX: usize = 1 << 20;
@@ -29,15 +31,31 @@ pub struct Comm {
 
 /// The receiving half of a [`Comm`].
 pub struct CommReader {
+    source: Source,
+    ends: Arc<Ends>,
+}
+
+/// Where messages come from.
+enum Source {
+    Bytes(ByteReader),
+    Local(LocalReader),
+}
+
+struct ByteReader {
     io: Box<dyn AsyncRead + Send + Sync + Unpin>,
     buffer: BytesMut,
     codec: FrameCodec,
-    ends: Arc<Ends>,
+}
+
+/// Where messages go to.
+enum Sink {
+    Bytes(Box<dyn AsyncWrite + Send + Sync + Unpin>),
+    Local(LocalWriter),
 }
 
 /// The sending half of a [`Comm`].
 pub struct CommWriter {
-    io: Box<dyn AsyncWrite + Send + Sync + Unpin>,
+    sink: Sink,
     compression: Option<Compression>,
     /// A message was begun and not finished: nothing may follow it.
     cut: bool,
@@ -62,24 +80,29 @@ impl Comm {
         local: Address,
         peer: Address,
     ) -> Comm {
+        let codec = FrameCodec::new(FrameLimits::default());
+        let source = Source::Bytes(ByteReader { io: Box::new(reader), buffer: BytesMut::new(), codec });
+        Comm::over(source, Sink::Bytes(Box::new(writer)), local, peer)
+    }
+
+    pub(super) fn from_local(reader: LocalReader, writer: LocalWriter, local: Address, peer: Address) -> Comm {
+        Comm::over(Source::Local(reader), Sink::Local(writer), local, peer)
+    }
+
+    fn over(source: Source, sink: Sink, local: Address, peer: Address) -> Comm {
         let ends = Arc::new(Ends { local, peer, aborted: CancellationToken::new() });
         Comm {
-            reader: CommReader {
-                io: Box::new(reader),
-                buffer: BytesMut::new(),
-                codec: FrameCodec::new(FrameLimits::default()),
-                ends: Arc::clone(&ends),
-            },
-            writer: CommWriter { io: Box::new(writer), compression: None, cut: false, unwritten: 0, ends },
+            reader: CommReader { source, ends: Arc::clone(&ends) },
+            writer: CommWriter { sink, compression: None, cut: false, unwritten: 0, ends },
         }
     }
 
     /// Tells the peer what we can do and learns what it can.
     pub(super) async fn shake_hands(&mut self, offer: Option<Compression>) -> Result<Agreement, CommError> {
-        self.reader.codec.set_limits(FrameLimits::HANDSHAKE);
+        self.reader.set_limits(FrameLimits::HANDSHAKE);
         self.writer.send(&handshake::hello(offer)?).await?;
         let agreement = handshake::agree(offer, &self.reader.recv().await?, self.peer())?;
-        self.reader.codec.set_limits(FrameLimits::default());
+        self.reader.set_limits(FrameLimits::default());
         self.writer.compression = agreement.compression;
         Ok(agreement)
     }
@@ -183,11 +206,34 @@ impl CommReader {
     /// [`CommError::Closed`] when the peer closed, [`CommError::Decode`] when it broke the framing,
     /// [`CommError::Io`] when the connection failed otherwise. After any error the connection is of no more use.
     pub async fn recv(&mut self) -> Result<Message, CommError> {
-        loop {
-            if let Some(frames) = self.codec.decode(&mut self.buffer)? {
-                return Ok(Message::from_frames(frames));
-            }
-            self.read_more().await?;
+        let CommReader { source, ends } = self;
+        match source {
+            Source::Bytes(bytes) => loop {
+                if let Some(frames) = bytes.codec.decode(&mut bytes.buffer)? {
+                    return Ok(Message::from_frames(frames));
+                }
+                bytes.read_more(ends).await?;
+            },
+            Source::Local(local) => ends.unless_aborted(local.recv()).await?.unwrap_or_else(|| Err(ends.closed())),
+        }
+    }
+
+    /// The next elements of a stream. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`CommReader::recv`]; [`CommError::Decode`] for an element that is malformed or that `T` does not know.
+    pub async fn recv_batch<T: StreamMessage + Send + 'static>(&mut self) -> Result<Vec<T>, CommError> {
+        let CommReader { source, ends } = self;
+        let Source::Local(local) = source else { return Ok(self.recv().await?.decode_stream()?) };
+        let queue = match ends.unless_aborted(local.queue()).await? {
+            Ok(Ok(queue)) => queue,
+            Ok(Err(message)) => return Ok(message.decode_stream()?),
+            Err(Gone) => return Err(ends.closed()),
+        };
+        match BatchedSender::<T>::elements(Arc::clone(&queue)) {
+            Some(elements) => ends.unless_aborted(elements).await?.ok_or_else(|| ends.closed()),
+            // The sender's elements are of another type: what they are packed, decides.
+            None => Ok(ends.unless_aborted(queue.message()).await??.decode_stream()?),
         }
     }
 
@@ -197,11 +243,17 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`].
     pub async fn recv_head(&mut self) -> Result<MessageHead, CommError> {
+        if matches!(self.source, Source::Local(_)) {
+            let message = self.recv().await?;
+            let Source::Local(local) = &mut self.source else { return Err(self.ends.closed()) };
+            return Ok(local.take_apart(&message));
+        }
+        let CommReader { source: Source::Bytes(bytes), ends } = self else { return Err(self.ends.closed()) };
         loop {
-            if let Some(head) = self.codec.decode_head(&mut self.buffer)? {
+            if let Some(head) = bytes.codec.decode_head(&mut bytes.buffer)? {
                 return Ok(head);
             }
-            self.read_more().await?;
+            bytes.read_more(ends).await?;
         }
     }
 
@@ -210,7 +262,10 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`]; [`CommError::Decode`] when some of its frames were taken already.
     pub async fn recv_whole(&mut self, head: MessageHead) -> Result<Message, CommError> {
-        self.codec.keep_rest(&head)?;
+        match &mut self.source {
+            Source::Bytes(bytes) => bytes.codec.keep_rest(&head)?,
+            Source::Local(local) => return Ok(local.put_together(head)?),
+        }
         let rest = self.recv().await?;
         let rest = if head.lengths.is_empty() { &[] } else { rest.frames() };
         Ok(Message::from_frames(std::iter::once(head.body).chain(rest.iter().cloned()).collect()))
@@ -222,26 +277,25 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`].
     pub async fn recv_rest(&mut self, bytes_max: usize) -> Result<Option<Bytes>, CommError> {
+        let CommReader { source, ends } = self;
+        let bytes = match source {
+            Source::Bytes(bytes) => bytes,
+            Source::Local(local) => return Ok(local.next_part(bytes_max)),
+        };
         loop {
-            match self.codec.decode_rest(&mut self.buffer, bytes_max) {
+            match bytes.codec.decode_rest(&mut bytes.buffer, bytes_max) {
                 None => return Ok(None),
-                Some(part) if part.is_empty() => self.read_more().await?,
+                Some(part) if part.is_empty() => bytes.read_more(ends).await?,
                 Some(part) => return Ok(Some(part)),
             }
         }
     }
 
-    async fn read_more(&mut self) -> Result<(), CommError> {
-        let read = tokio::select! {
-            biased;
-            read = read_some(&mut self.io, &mut self.codec, &mut self.buffer) => read,
-            () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
-        };
-        match read {
-            Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => Err(self.ends.closed()),
-            Ok(0) => Err(DecodeError::Truncated.into()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.ends.explain(error)),
+    fn set_limits(&mut self, limits: FrameLimits) {
+        match &mut self.source {
+            Source::Bytes(bytes) => bytes.codec.set_limits(limits),
+            // What a process sends itself needs none.
+            Source::Local(_) => {}
         }
     }
 
@@ -253,6 +307,22 @@ impl CommReader {
     /// The other end.
     pub fn peer(&self) -> &Address {
         &self.ends.peer
+    }
+}
+
+impl ByteReader {
+    async fn read_more(&mut self, ends: &Ends) -> Result<(), CommError> {
+        let read = tokio::select! {
+            biased;
+            read = read_some(&mut self.io, &mut self.codec, &mut self.buffer) => read,
+            () = ends.aborted.cancelled() => return Err(ends.closed()),
+        };
+        match read {
+            Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => Err(ends.closed()),
+            Ok(0) => Err(DecodeError::Truncated.into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(ends.explain(error)),
+        }
     }
 }
 
@@ -278,6 +348,9 @@ impl CommWriter {
         if self.cut || self.ends.aborted.is_cancelled() {
             return Err(self.ends.closed());
         }
+        if let Sink::Local(local) = &self.sink {
+            return local.send(message.clone()).map_err(|Gone| self.ends.closed());
+        }
         match self.compressed(message).await {
             Some(smaller) => self.write(&smaller).await,
             None => self.write(message).await,
@@ -301,6 +374,9 @@ impl CommWriter {
         if self.cut || self.ends.aborted.is_cancelled() {
             return Err(self.ends.closed());
         }
+        if let Sink::Local(local) = &mut self.sink {
+            return local.begin(lengths).map_err(|Gone| self.ends.closed());
+        }
         self.unwritten = lengths.iter().map(|&length| length as u64).sum();
         self.write_all(frame::table(lengths)).await?;
         self.cut = self.unwritten > 0;
@@ -312,6 +388,9 @@ impl CommWriter {
     /// # Errors
     /// As [`CommWriter::send`]; [`CommError::Closed`] for more bytes than the message has.
     pub async fn write_part(&mut self, part: Bytes) -> Result<(), CommError> {
+        if let Sink::Local(local) = &mut self.sink {
+            return local.write_part(part).map_err(|Gone| self.ends.closed());
+        }
         let left = self.unwritten.checked_sub(part.len() as u64).ok_or_else(|| self.ends.closed())?;
         self.unwritten = 0;
         self.write_all(part).await?;
@@ -325,10 +404,11 @@ impl CommWriter {
     }
 
     async fn write_all(&mut self, mut bytes: impl Buf) -> Result<(), CommError> {
+        let Sink::Bytes(io) = &mut self.sink else { return Err(self.ends.closed()) };
         self.cut = true;
         let written = async {
-            self.io.write_all_buf(&mut bytes).await?;
-            self.io.flush().await
+            io.write_all_buf(&mut bytes).await?;
+            io.flush().await
         };
         let written = tokio::select! {
             biased;
@@ -372,15 +452,39 @@ impl CommWriter {
         self.ends.aborted.clone()
     }
 
+    /// Lets the peer, which is in this process, read a queue directly from here on; false when it is elsewhere.
+    pub(super) fn attach(&self, queue: Arc<dyn LocalQueue>) -> bool {
+        match &self.sink {
+            Sink::Bytes(_) => false,
+            Sink::Local(local) => {
+                local.attach(queue);
+                true
+            }
+        }
+    }
+
     /// Tells the peer that nothing more will come; the reading half may still receive.
     pub async fn close(&mut self) {
-        if let Err(error) = self.io.shutdown().await {
+        let io = match &mut self.sink {
+            Sink::Bytes(io) => io,
+            Sink::Local(local) => return local.close(),
+        };
+        if let Err(error) = io.shutdown().await {
             tracing::trace!(peer = %self.ends.peer, %error, "shutdown of a connection that was gone already");
         }
     }
 }
 
 impl Ends {
+    /// What this resolves to, unless the connection is given up first.
+    async fn unless_aborted<T>(&self, what: impl Future<Output = T>) -> Result<T, CommError> {
+        tokio::select! {
+            biased;
+            what = what => Ok(what),
+            () = self.aborted.cancelled() => Err(self.closed()),
+        }
+    }
+
     fn closed(&self) -> CommError {
         CommError::Closed { peer: self.peer.as_str().to_owned() }
     }

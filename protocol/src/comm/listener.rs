@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 use super::config::{CommConfig, Scheme};
 use super::connect::{offer, set_options, socket_address};
 use super::connection::{Comm, tls_failure};
+use super::local::Entrance;
 use crate::address::Address;
 use crate::error::CommError;
 
@@ -26,6 +28,8 @@ pub struct Listener {
     scheme: Scheme,
     bound: SocketAddr,
     config: CommConfig,
+    /// For callers of this process, if they are let in without sockets.
+    entrance: Option<AsyncMutex<Entrance>>,
 }
 
 impl Listener {
@@ -48,7 +52,11 @@ impl Listener {
             }
         };
         let bound = socket.local_addr()?;
-        Ok(Listener { socket, scheme, bound, config: config.clone() })
+        let mut listener = Listener { socket, scheme, bound, config: config.clone(), entrance: None };
+        if config.in_process {
+            listener.entrance = Some(AsyncMutex::new(Entrance::open(listener.contact_address())));
+        }
+        Ok(listener)
     }
 
     /// Where it listens; the host may be a wildcard.
@@ -72,11 +80,28 @@ impl Listener {
     /// # Errors
     /// [`CommError::Io`] when the socket itself is broken; failures of single connections are skipped.
     pub async fn accept(&self) -> Result<Incoming, CommError> {
+        tokio::select! {
+            caller = self.caller() => Ok(Incoming(Caller::Local(Box::new(caller)))),
+            incoming = self.accept_socket() => incoming,
+        }
+    }
+
+    /// The next connection that was made within the process.
+    async fn caller(&self) -> Comm {
+        let Some(entrance) = &self.entrance else { return std::future::pending().await };
+        match entrance.lock().await.callers.recv().await {
+            Some(caller) => caller,
+            // Another listener has taken the address over.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn accept_socket(&self) -> Result<Incoming, CommError> {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     let (scheme, config) = (self.scheme, self.config.clone());
-                    return Ok(Incoming { stream, peer, scheme, config });
+                    return Ok(Incoming(Caller::Socket(Box::new(Socketed { stream, peer, scheme, config }))));
                 }
                 Err(error) if is_about_one_peer(&error) => {
                     tracing::debug!(%error, "a caller left before it was accepted")
@@ -164,7 +189,17 @@ pub fn outgoing_ip(peer: Option<IpAddr>) -> IpAddr {
 /// A connection just accepted. Its handshake belongs into the connection's own task, so that a slow caller delays
 /// nobody else.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct Incoming(Caller);
+
+#[derive(Debug)]
+enum Caller {
+    Socket(Box<Socketed>),
+    /// Of this process: there is nothing to agree on.
+    Local(Box<Comm>),
+}
+
+#[derive(Debug)]
+struct Socketed {
     stream: TcpStream,
     peer: SocketAddr,
     scheme: Scheme,
@@ -174,7 +209,10 @@ pub struct Incoming {
 impl Incoming {
     /// Where the caller comes from.
     pub fn peer(&self) -> Address {
-        socket_address(self.scheme, self.peer)
+        match &self.0 {
+            Caller::Socket(socketed) => socket_address(socketed.scheme, socketed.peer),
+            Caller::Local(comm) => comm.peer().clone(),
+        }
     }
 
     /// TLS, where asked for, and the handshake, within `config.handshake_timeout`.
@@ -183,14 +221,21 @@ impl Incoming {
     /// [`CommError::Timeout`] for a caller that does not speak in time, [`CommError::Handshake`], [`CommError::Decode`]
     /// or [`CommError::Tls`] for one that speaks something else.
     pub async fn handshake(self) -> Result<Comm, CommError> {
-        let (limit, peer) = (self.config.handshake_timeout, self.peer());
+        let peer = self.peer();
+        let socketed = match self.0 {
+            Caller::Socket(socketed) => socketed,
+            Caller::Local(comm) => return Ok(*comm),
+        };
+        let limit = socketed.config.handshake_timeout;
         let late = |_| CommError::Timeout { what: format!("handshake of {peer}"), seconds: limit.as_secs_f64() };
-        timeout(limit, self.open()).await.map_err(late)?
+        timeout(limit, socketed.open()).await.map_err(late)?
     }
+}
 
+impl Socketed {
     async fn open(self) -> Result<Comm, CommError> {
         set_options(&self.stream, self.config.tcp_timeout)?;
-        let (local_socket, peer) = (self.stream.local_addr()?, self.peer());
+        let (local_socket, peer) = (self.stream.local_addr()?, socket_address(self.scheme, self.peer));
         let local = socket_address(self.scheme, local_socket);
         let mut comm = match (self.scheme, &self.config.tls) {
             (Scheme::Tls, Some(tls)) => {

@@ -10,6 +10,7 @@ mod connect;
 mod connection;
 mod handshake;
 mod listener;
+mod local;
 pub mod pool;
 mod sent_log;
 pub mod tls;

@@ -142,7 +142,7 @@ pub fn read_native_task(pickle: &Bytes, buffers: &[Bytes]) -> Result<Option<Nati
         .iter()
         .enumerate()
         .map(|(index, &arg)| reader.read(arg, 0).map_err(|reason| wrong(format!("argument {index}: {reason}"))));
-    Ok(Some(NativeCall { args: args.collect::<Result<_, _>>()?, function: function.clone() }))
+    Ok(Some(NativeCall { args: args.collect::<Result<_, _>>()?, function: function.clone().into() }))
 }
 
 /// The state of a bare instance of a class of dask's graph nodes.

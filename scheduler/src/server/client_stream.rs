@@ -36,17 +36,15 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
     let client: ClientId = client.into();
     info!(target: "distributed.scheduler", "Receive client connection: {client}");
     let warning = versions::warning_for(&server, "Client", versions).await;
-    let start = SchedulerToClient::from(StreamStart { warning, error: String::new() });
-    if let Err(error) = comm.send_value(&[start]).await {
-        return explain_end(&peer, &error);
-    }
-    let (reader, writer) = comm.split();
-    let sender = BatchedSender::spawn(writer);
+    // Before it is told: its first call, over another connection, may be here at once.
     let id = client.clone();
-    let Ok(session) = server.driver.run(move |core| core.add_client(&id, sender)).await else { return };
-    info!(target: "distributed.core", "Starting established connection to {peer}");
+    let Ok(session) = server.driver.run(move |core| core.add_client(&id)).await else { return };
     let mut stream = ClientStream { server, client, session, peer, events: Vec::new(), early: VecDeque::new() };
-    stream.follow(reader).await;
+    let start = SchedulerToClient::from(StreamStart { warning, error: String::new() });
+    match comm.send_value(&[start]).await {
+        Ok(()) => stream.serve(comm).await,
+        Err(error) => explain_end(&stream.peer, &error),
+    }
     stream.finish().await;
 }
 
@@ -76,15 +74,22 @@ impl From<SchedulerClosed> for End {
 }
 
 impl ClientStream {
+    async fn serve(&mut self, comm: Comm) {
+        let (reader, writer) = comm.split();
+        let sender = BatchedSender::spawn(writer);
+        let (id, session) = (self.client.clone(), self.session);
+        let attached = self.server.driver.run(move |core| core.attach_client(&id, session, sender)).await;
+        if attached.is_ok() {
+            info!(target: "distributed.core", "Starting established connection to {}", self.peer);
+            self.follow(reader).await;
+        }
+    }
+
     async fn follow(&mut self, mut reader: CommReader) {
         loop {
-            let received = match self.early.pop_front() {
-                Some(message) => Ok(message),
-                None => reader.recv().await,
-            };
-            let batch = match received {
-                Ok(message) => message.decode_stream::<ClientToScheduler>().map_err(CommError::from),
-                Err(error) => Err(error),
+            let batch = match self.early.pop_front() {
+                Some(message) => message.decode_stream::<ClientToScheduler>().map_err(CommError::from),
+                None => reader.recv_batch::<ClientToScheduler>().await,
             };
             let batch = match batch {
                 Ok(batch) => batch,

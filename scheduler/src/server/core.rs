@@ -288,11 +288,12 @@ impl Core {
 
 /// Clients.
 impl Core {
-    /// A client registered, or came back; an earlier session under its id ends here.
-    pub(crate) fn add_client(&mut self, client: &ClientId, sender: BatchedSender<SchedulerToClient>) -> Session {
+    /// A client registered, or came back; an earlier session under its id ends here. What is sent to it waits for
+    /// [`Core::attach_client`].
+    pub(crate) fn add_client(&mut self, client: &ClientId) -> Session {
         let session = self.fresh_number();
         let last_seen = self.clock.now();
-        let peer = ClientPeer { session, outbox: Outbox::open(sender), last_seen };
+        let peer = ClientPeer { session, outbox: Outbox::waiting(), last_seen };
         if let Some(earlier) = self.clients.insert(client.clone(), peer) {
             drop(earlier.outbox.close());
             self.events.remove_listener(client);
@@ -301,6 +302,19 @@ impl Core {
         self.handle(Event::AddClient { client: client.clone() });
         self.hook("add_client", [("client", (&**client).into())]);
         session
+    }
+
+    /// The stream of a client that was told that it is registered is open, unless a newer session has taken its place.
+    pub(crate) fn attach_client(
+        &mut self,
+        client: &ClientId,
+        session: Session,
+        sender: BatchedSender<SchedulerToClient>,
+    ) {
+        match self.clients.get_mut(client).filter(|peer| peer.session == session) {
+            Some(peer) => peer.outbox.attach(sender),
+            None => sender.close(),
+        }
     }
 
     /// A client's stream ended. False when a newer session has taken its place.

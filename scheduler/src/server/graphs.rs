@@ -12,6 +12,9 @@ use crate::graph::helper::{BarrierFacts, HelperPool};
 use crate::graph::intake::{Intake, take_native};
 use crate::state::{ClientId, Event};
 
+/// Native graphs of up to so many tasks are taken in where they arrive: that takes less than a switch of threads costs.
+const INLINE_TASKS_MAX: usize = 16;
+
 /// The intake, with the versions its Python has told.
 pub(crate) struct Graphs {
     intake: Intake,
@@ -53,8 +56,13 @@ impl Graphs {
     pub(crate) async fn update_native_graph(&self, client: ClientId, update: UpdateNativeGraph) -> Event {
         let keys = update.keys.0.clone();
         let (id, stimulus) = (client.clone(), self.stimulus());
-        let taken = tokio::task::spawn_blocking(move || take_native(id, update, stimulus)).await;
-        match taken.expect("native intake does not panic") {
+        let taken = if update.tasks.len() <= INLINE_TASKS_MAX {
+            take_native(id, update, stimulus)
+        } else {
+            let taken = tokio::task::spawn_blocking(move || take_native(id, update, stimulus)).await;
+            taken.expect("native intake does not panic")
+        };
+        match taken {
             Ok(graph) => Event::UpdateGraph(Box::new(graph)),
             Err(error) => Event::UpdateGraphFailed { client, keys, error: error.to_error_info() },
         }

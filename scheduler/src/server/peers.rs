@@ -16,7 +16,7 @@ use crate::state::Seconds;
 /// Tells a connection from an earlier one of the same client or worker.
 pub(crate) type Session = u64;
 
-/// Most messages that wait for a worker whose registration reply is still being written.
+/// Most messages that wait for a worker or client whose registration reply is still being written.
 const EARLY_MESSAGES_MAX: usize = 100_000;
 
 /// Messages to one peer: collected during a turn of the driver, then handed to the stream's writer task at once. Before
@@ -30,11 +30,6 @@ impl<T: Serialize + Send + 'static> Outbox<T> {
     /// For a stream that is not open yet.
     pub(crate) fn waiting() -> Outbox<T> {
         Outbox { sender: None, queued: Vec::new() }
-    }
-
-    /// For an open stream.
-    pub(crate) fn open(sender: BatchedSender<T>) -> Outbox<T> {
-        Outbox { sender: Some(sender), queued: Vec::new() }
     }
 
     /// Opens the stream and sends what waited.

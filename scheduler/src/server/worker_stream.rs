@@ -182,22 +182,14 @@ impl Stream {
                     return End::Over;
                 }
                 () = self.superseded() => return End::Over,
-                received = reader.recv() => received,
+                received = reader.recv_batch::<WorkerToScheduler>() => received,
             };
-            let message = match received {
-                Ok(message) => message,
+            let batch = match received {
+                Ok(batch) => batch,
                 Err(error) => {
                     info!(target: "distributed.core", "Connection to {} has been closed.", reader.peer());
                     explain_end(reader.peer(), &error);
                     return if error.is_cut() { End::Cut } else { End::Left };
-                }
-            };
-            let batch = match message.decode_stream::<WorkerToScheduler>() {
-                Ok(batch) => batch,
-                Err(error) => {
-                    info!(target: "distributed.core", "Connection to {} has been closed.", reader.peer());
-                    explain_end(reader.peer(), &error.into());
-                    return End::Left;
                 }
             };
             let asked = batch.iter().position(|message| matches!(message, WorkerToScheduler::CloseStream(_)));

@@ -1,10 +1,12 @@
 //! Where tasks run: native ones on our threads, all others in the Python process.
 
+pub(crate) mod fate;
 mod held;
 pub(crate) mod native;
 pub mod python;
 pub(crate) mod replace;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,7 +40,8 @@ pub(crate) struct Task {
 
 /// Starts a task. Ends in one `ExecuteDone`.
 pub(crate) fn execute(shared: &Arc<Shared>, task: Task) {
-    match native_call(&task.spec) {
+    let spec = task.spec.clone();
+    match native_call(&spec) {
         Ok(Some(call)) => execute_native(shared, task, call),
         Ok(None) => execute_in_python(shared, task),
         Err(message) => fail(shared, &task, "TypeError", &message),
@@ -46,12 +49,15 @@ pub(crate) fn execute(shared: &Arc<Shared>, task: Task) {
 }
 
 /// The native call that a task makes, whether a Rust client wrote it or a Python one.
-fn native_call(spec: &Payload) -> Result<Option<NativeCall>, String> {
+fn native_call(spec: &Payload) -> Result<Option<Cow<'_, NativeCall>>, String> {
+    if let Some(call) = spec.as_call() {
+        return Ok(Some(Cow::Borrowed(call)));
+    }
     if spec.kind() == PayloadKind::Serialized && is_native(spec).unwrap_or(false) {
-        return NativeCall::from_payload(spec).map(Some).map_err(|error| error.to_string());
+        return NativeCall::from_payload(spec).map(|call| Some(Cow::Owned(call))).map_err(|error| error.to_string());
     }
     let Some(pickle) = spec.sub_header().ok().and_then(|header| header.pickled_obj) else { return Ok(None) };
-    read_native_task(&pickle, &spec.logical_frames().unwrap_or_default())
+    Ok(read_native_task(&pickle, &spec.logical_frames().unwrap_or_default())?.map(Cow::Owned))
 }
 
 /// Asks a task that nobody wants any more to end, unless users want such tasks to be left alone.
@@ -142,7 +148,7 @@ fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
     }
 }
 
-fn execute_native(shared: &Arc<Shared>, task: Task, call: NativeCall) {
+fn execute_native(shared: &Arc<Shared>, task: Task, call: Cow<'_, NativeCall>) {
     let function = match shared.registry.lookup(&call.function) {
         Ok(function) => *function,
         Err(error) => return fail(shared, &task, "RuntimeError", &error.to_string()),
@@ -159,7 +165,7 @@ fn execute_native(shared: &Arc<Shared>, task: Task, call: NativeCall) {
     if elsewhere.is_empty() {
         return submit(shared, task, function, &call, &found);
     }
-    let shared = Arc::clone(shared);
+    let (shared, call) = (Arc::clone(shared), call.into_owned());
     tokio::spawn(async move {
         match bring(&shared, elsewhere, &mut found).await {
             Ok(()) => submit(&shared, task, function, &call, &found),

@@ -4,16 +4,16 @@ use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::thread;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use dask_protocol::Key;
 use dask_protocol::message::RunId;
 use rustc_hash::FxBuildHasher;
-use tokio_util::sync::CancellationToken;
 
+use super::fate::Fate;
 use super::replace::{Overdue, overdue_failure};
 use crate::native::{ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
 use crate::server::Closed;
@@ -34,19 +34,6 @@ pub(crate) struct Job {
 
 /// Which execution of which task.
 pub(crate) type Run = (Key, RunId);
-
-/// What others have decided about a job.
-#[derive(Debug)]
-struct Fate {
-    /// It should end: asked for by [`is_cancelled`].
-    cancelled: CancellationToken,
-    /// Nobody waits for its outcome, and its thread has been replaced.
-    given_up: AtomicBool,
-    /// It left the pool by itself, and its thread has been replaced.
-    seceded: AtomicBool,
-    /// The `timeout` it is over, in seconds.
-    overdue: OnceLock<f64>,
-}
 
 /// How a job ended.
 pub(crate) struct Outcome {
@@ -78,7 +65,7 @@ struct Crew {
 /// Whether the native task that this thread runs should end: nobody wants its result any more, or it is over its
 /// `timeout`. Long tasks ask now and then, and return an error when it is so.
 pub fn is_cancelled() -> bool {
-    FATE.with_borrow(|fate| fate.as_ref().is_some_and(|fate| fate.cancelled.is_cancelled()))
+    FATE.with_borrow(|fate| fate.as_ref().is_some_and(|fate| fate.is_cancelled()))
 }
 
 impl NativePool {
@@ -96,11 +83,7 @@ impl NativePool {
     /// Tells a job that it should end; `limit` is the `timeout` that it is over.
     pub(crate) fn cancel(&self, key: &Key, run_id: RunId, limit: Option<f64>) {
         if let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)).cloned() {
-            if let Some(limit) = limit {
-                // Once is enough: a task has one limit.
-                let _ = fate.overdue.set(limit);
-            }
-            fate.cancelled.cancel();
+            fate.cancel(limit);
         }
     }
 
@@ -111,7 +94,7 @@ impl NativePool {
     /// When the system has no more threads.
     pub(crate) fn secede(&self, key: &Key, run_id: RunId) -> std::io::Result<bool> {
         let Some(fate) = self.crew.fates().get(&(key.clone(), run_id)).cloned() else { return Ok(false) };
-        if fate.seceded.swap(true, Ordering::AcqRel) {
+        if !fate.secede() {
             return Ok(false);
         }
         self.crew.start_thread().map(|()| true)
@@ -123,9 +106,8 @@ impl NativePool {
     /// When the system has no more threads.
     pub(crate) fn give_up(&self, key: &Key, run_id: RunId) -> std::io::Result<bool> {
         let Some(fate) = self.crew.fates().remove(&(key.clone(), run_id)) else { return Ok(false) };
-        fate.cancelled.cancel();
-        fate.given_up.store(true, Ordering::Release);
-        if !fate.seceded.load(Ordering::Acquire) {
+        fate.give_up();
+        if !fate.has_seceded() {
             self.crew.start_thread()?;
         }
         Ok(true)
@@ -133,13 +115,7 @@ impl NativePool {
 
     /// Queues a job. The worker's state sends no more at a time than there are threads.
     pub(crate) fn submit(&self, job: Job) {
-        let fate = Fate {
-            cancelled: job.context.cancelled.clone(),
-            given_up: AtomicBool::new(false),
-            seceded: AtomicBool::new(false),
-            overdue: OnceLock::new(),
-        };
-        self.crew.fates().insert(job.context.run(), Arc::new(fate));
+        self.crew.fates().insert(job.context.run(), Arc::clone(&job.context.fate));
         self.jobs.send(job).expect("the pool's threads take jobs until it is dropped");
     }
 }
@@ -168,8 +144,8 @@ impl Crew {
 fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
     let Job { function, context, args, done } = job;
     let run = context.run();
-    let fate = crew.upgrade().and_then(|crew| crew.fates().get(&run).cloned());
-    FATE.set(fate.clone());
+    let fate = Arc::clone(&context.fate);
+    FATE.set(Some(Arc::clone(&fate)));
     let start = crate::clock::unix_now();
     LAST_PANIC.set(None);
     RUNNING.set(true);
@@ -183,12 +159,11 @@ fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
     FATE.set(None);
     // Whoever removes it decides what became of the job.
     let waited_for = crew.upgrade().is_none_or(|crew| crew.fates().remove(&run).is_some());
-    if !waited_for && fate.as_ref().is_some_and(|fate| fate.given_up.load(Ordering::Acquire)) {
+    if !waited_for && fate.is_given_up() {
         return false;
     }
-    let overdue = fate.as_ref().and_then(|fate| fate.overdue.get().copied());
-    done(Outcome { result, start, stop: crate::clock::unix_now(), thread, overdue });
-    !fate.is_some_and(|fate| fate.seceded.load(Ordering::Acquire))
+    done(Outcome { result, start, stop: crate::clock::unix_now(), thread, overdue: fate.overdue() });
+    !fate.has_seceded()
 }
 
 /// Ends a native task that goes on after its limit.

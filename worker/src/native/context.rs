@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use dask_protocol::message::{LogEvent, RunId};
 use dask_protocol::{Address, Key, Value};
-use tokio_util::sync::CancellationToken;
 
 use super::NativeError;
+use crate::executor::fate::Fate;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
 
@@ -21,7 +21,7 @@ pub struct TaskContext {
     worker: Address,
     scheduler: Address,
     since: Instant,
-    pub(crate) cancelled: CancellationToken,
+    pub(crate) fate: Arc<Fate>,
     shared: Weak<Shared>,
 }
 
@@ -33,7 +33,7 @@ impl TaskContext {
             worker: shared.identity.address.clone(),
             scheduler: shared.identity.scheduler.clone(),
             since: Instant::now(),
-            cancelled: CancellationToken::new(),
+            fate: Arc::default(),
             shared: Arc::downgrade(shared),
         }
     }
@@ -42,8 +42,8 @@ impl TaskContext {
     #[cfg(test)]
     pub(crate) fn without_worker(key: Key, run_id: RunId) -> TaskContext {
         let (worker, scheduler) = ("tcp://127.0.0.1:1".into(), "tcp://127.0.0.1:2".into());
-        let cancelled = CancellationToken::new();
-        TaskContext { key, run_id, worker, scheduler, since: Instant::now(), cancelled, shared: Weak::new() }
+        let fate = Arc::default();
+        TaskContext { key, run_id, worker, scheduler, since: Instant::now(), fate, shared: Weak::new() }
     }
 
     pub(crate) fn run(&self) -> (Key, RunId) {
@@ -67,12 +67,12 @@ impl TaskContext {
 
     /// Whether the task should end: nobody wants its result any more, or it is over its `timeout`.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
+        self.fate.is_cancelled()
     }
 
     /// Resolves when the task should end.
     pub async fn cancelled(&self) {
-        self.cancelled.cancelled().await;
+        self.fate.cancelled().await;
     }
 
     /// Leaves the worker's threads to other tasks (dask's `secede`): for tasks that wait for other tasks. It goes on in a
@@ -122,7 +122,7 @@ impl TaskContext {
             tokio::select! {
                 biased;
                 value = future => Ok(value),
-                () = self.cancelled.cancelled() => Err(NativeError::Cancelled),
+                () = self.fate.cancelled() => Err(NativeError::Cancelled),
             }
         })
     }

@@ -48,13 +48,10 @@ impl Stream {
     /// Cancel-safe.
     async fn arrived(&mut self) -> Arrived {
         match self {
-            Stream::Open(reader) => {
-                let received = reader.recv().await;
-                match received.and_then(|m| m.decode_stream::<SchedulerToWorker>().map_err(CommError::from)) {
-                    Ok(batch) => Arrived::Batch(batch),
-                    Err(broken) => Arrived::Broken(broken),
-                }
-            }
+            Stream::Open(reader) => match reader.recv_batch::<SchedulerToWorker>().await {
+                Ok(batch) => Arrived::Batch(batch),
+                Err(broken) => Arrived::Broken(broken),
+            },
             Stream::Cut(back) => back.await.map_or(Arrived::Lost, Arrived::Back),
         }
     }

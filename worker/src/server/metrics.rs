@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dask_protocol::{Address, Key, Value};
+use rustc_hash::FxHashMap;
 
 /// Bandwidth assumed before any transfer was measured, in bytes per second (`distributed.scheduler.bandwidth`).
 const BANDWIDTH_DEFAULT: f64 = 100e6;
@@ -35,6 +36,9 @@ pub(crate) struct Metrics {
     measured: Mutex<Measured>,
 }
 
+/// Seconds by task prefix and [`Label`].
+type ByPrefix = FxHashMap<String, [f64; Label::ALL.len()]>;
+
 #[derive(Debug)]
 struct Measured {
     bandwidth: f64,
@@ -42,14 +46,14 @@ struct Measured {
     by_worker: HashMap<Address, (f64, u32)>,
     latency: f64,
     /// Seconds since the last heartbeat, by task prefix.
-    executed: HashMap<(String, Label), f64>,
+    executed: ByPrefix,
     /// The same by span and task prefix.
-    executed_by_span: HashMap<(String, String, Label), f64>,
+    executed_by_span: FxHashMap<String, ByPrefix>,
     gathered: f64,
 }
 
 /// What a part of a task's time went into, by upstream's name (fine performance metrics).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Label {
     ThreadCpu,
     ThreadNonCpu,
@@ -57,6 +61,8 @@ pub(crate) enum Label {
 }
 
 impl Label {
+    const ALL: [Label; 3] = [Label::ThreadCpu, Label::ThreadNonCpu, Label::Failed];
+
     fn name(self) -> &'static str {
         match self {
             Label::ThreadCpu => "thread-cpu",
@@ -72,8 +78,8 @@ impl Default for Measured {
             bandwidth: BANDWIDTH_DEFAULT,
             by_worker: HashMap::new(),
             latency: 0.001,
-            executed: HashMap::new(),
-            executed_by_span: HashMap::new(),
+            executed: ByPrefix::default(),
+            executed_by_span: FxHashMap::default(),
             gathered: 0.0,
         }
     }
@@ -99,9 +105,13 @@ impl Metrics {
         let prefix = key.prefix();
         let mut measured = self.measured();
         if let Some(span) = span {
-            *measured.executed_by_span.entry((span.to_owned(), prefix.clone(), label)).or_default() += seconds;
+            if !measured.executed_by_span.contains_key(span) {
+                measured.executed_by_span.insert(span.to_owned(), ByPrefix::default());
+            }
+            let by_prefix = measured.executed_by_span.get_mut(span).expect("inserted where it was not");
+            add(by_prefix, &prefix, label, seconds);
         }
-        *measured.executed.entry((prefix, label)).or_default() += seconds;
+        add(&mut measured.executed, &prefix, label, seconds);
     }
 
     /// A transfer to us took this long.
@@ -112,11 +122,8 @@ impl Metrics {
     /// The `digests_total_since_heartbeat` entry of a heartbeat; what it counts begins anew.
     pub(crate) fn take_digests(&self) -> Value {
         let mut measured = self.measured();
-        let executed = std::mem::take(&mut measured.executed).into_iter().map(|((prefix, label), seconds)| {
-            let name = ["execute".into(), prefix.into(), label.name().into(), "seconds".into()];
-            (Value::Array(name.to_vec()), Value::from(seconds))
-        });
-        let mut digests: Vec<(Value, Value)> = executed.collect();
+        let mut digests: Vec<(Value, Value)> =
+            rows(vec!["execute".into()], std::mem::take(&mut measured.executed)).collect();
         digests.push(("latency".into(), measured.latency.into()));
         let gathered = std::mem::take(&mut measured.gathered);
         if gathered > 0.0 {
@@ -129,11 +136,8 @@ impl Metrics {
     /// The `extensions.spans` entry of a heartbeat; what it counts begins anew.
     pub(crate) fn take_spans(&self) -> Value {
         let spans = std::mem::take(&mut self.measured().executed_by_span);
-        let row = |((span, prefix, label), seconds): ((String, String, Label), f64)| {
-            let name = ["execute".into(), span.into(), prefix.into(), label.name().into(), "seconds".into()];
-            (Value::Array(name.to_vec()), Value::from(seconds))
-        };
-        Value::Map(spans.into_iter().map(row).collect())
+        let rows = |(span, by_prefix): (String, ByPrefix)| rows(vec!["execute".into(), span.into()], by_prefix);
+        Value::Map(spans.into_iter().flat_map(rows).collect())
     }
 
     /// A round trip to the scheduler took this long.
@@ -203,6 +207,27 @@ impl Metrics {
     fn measured(&self) -> std::sync::MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn add(to: &mut ByPrefix, prefix: &str, label: Label, seconds: f64) {
+    // Nearly all tasks have a prefix seen before, and need no text of their own for it.
+    match to.get_mut(prefix) {
+        Some(sums) => sums[label as usize] += seconds,
+        None => to.entry(prefix.to_owned()).or_default()[label as usize] += seconds,
+    }
+}
+
+/// Entries of a heartbeat; their names begin with `about`.
+fn rows(about: Vec<Value>, sums: ByPrefix) -> impl Iterator<Item = (Value, Value)> {
+    let labels = move |(prefix, sums): (String, [f64; Label::ALL.len()])| {
+        let about = about.clone();
+        let counted = Label::ALL.into_iter().filter(move |label| sums[*label as usize] > 0.0);
+        counted.map(move |label| {
+            let rest = [Value::from(prefix.as_str()), label.name().into(), "seconds".into()];
+            (Value::Array(about.iter().cloned().chain(rest).collect()), Value::from(sums[label as usize]))
+        })
+    };
+    sums.into_iter().flat_map(labels)
 }
 
 /// Adds to a transfer's counters until dropped.

@@ -134,10 +134,10 @@ impl ConnectedWorker {
         args: Vec<NativeArg>,
         who_has: Vec<(Key, Vec<Address>)>,
     ) -> i64 {
-        let call = NativeCall { function: function.to_owned(), args };
+        let call = NativeCall { function: function.to_owned().into(), args };
         self.runs += 1;
         let nbytes = who_has.iter().map(|(key, _)| (key.clone(), 8)).collect();
-        self.send(compute_task(key, self.runs, call.to_payload(), Pairs(who_has), nbytes));
+        self.send(compute_task(key, self.runs, call.into_payload(), Pairs(who_has), nbytes));
         self.runs
     }
 

@@ -1,5 +1,7 @@
 //! From split nodes to the tasks the state takes: cull, order, annotate.
 
+use std::sync::Arc;
+
 use dask_protocol::Key;
 use dask_protocol::pickle::{Graph, GraphTask, NodeClass};
 use indexmap::{IndexMap, IndexSet};
@@ -11,7 +13,7 @@ use super::fields::Settled;
 use crate::graph::cull::cull;
 use crate::graph::order::order;
 use crate::graph::topology::Topology;
-use crate::state::{NewTask, Runtime, TaskSpec};
+use crate::state::{Annotations, NewTask, Runtime, TaskSpec};
 
 /// The order of tasks that the client gave none, when it gave one for others: first, because those others need them.
 const UNORDERED: f64 = -1.0;
@@ -64,21 +66,16 @@ pub(super) fn assemble(nodes: Vec<Node>, annotations: &Table, settled: &Settled)
         None => static_order(&nodes, &topology, &external)?,
     };
     let tasks = nodes.into_iter().zip(numbers).enumerate().filter(|&(at, _)| reached[at]).map(|(at, (node, order))| {
-        let Node { key, dependencies, spec, runtime, data_producer, is_task, is_barrier } = node;
-        NewTask {
-            actor: settled.actors.contains(&key),
-            annotations: annotations.of(at),
-            key,
-            dependencies,
-            spec,
-            runtime,
-            data_producer,
-            is_task,
-            is_barrier,
-            order,
-        }
+        let actor = settled.actors.contains(&node.key);
+        new_task(node, order, annotations.of(at), actor)
     });
     Ok(tasks.collect())
+}
+
+/// A node with what the whole graph decides about it.
+pub(super) fn new_task(node: Node, order: f64, annotations: Arc<Annotations>, actor: bool) -> NewTask {
+    let Node { key, dependencies, spec, runtime, data_producer, is_task, is_barrier } = node;
+    NewTask { key, dependencies, spec, runtime, data_producer, is_task, is_barrier, order, actor, annotations }
 }
 
 fn wanted_ids(nodes: &[Node], settled: &Settled) -> Vec<u32> {

@@ -6,11 +6,11 @@ use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
 use super::annotations::Table;
-use super::assemble::{Node, assemble};
+use super::assemble::{Node, assemble, new_task};
 use super::error::IntakeError;
 use super::fields::Settled;
 use crate::graph::helper::AnnotationColumn;
-use crate::state::{ClientId, Runtime, TaskSpec, UpdateGraph};
+use crate::state::{ClientId, NewTask, Runtime, TaskSpec, UpdateGraph};
 
 /// Native graphs that arrive within this time of each other share a generation, as those of `submit`.
 const NATIVE_FIFO_TIMEOUT_SECONDS: f64 = 0.1;
@@ -21,6 +21,14 @@ fn runtime(spec: &Payload) -> Runtime {
         PayloadKind::Serialized => Runtime::Native,
         PayloadKind::Pickled => Runtime::Python,
     }
+}
+
+/// Each key once.
+fn unique(keys: Vec<Key>) -> Vec<Key> {
+    if keys.len() < 2 {
+        return keys;
+    }
+    keys.into_iter().collect::<IndexSet<Key, FxBuildHasher>>().into_iter().collect()
 }
 
 /// Takes in the graph of a native client. Of several tasks with one key the last one counts.
@@ -40,7 +48,7 @@ pub fn take_native(
         .into_iter()
         .map(|(key, task)| Node {
             key,
-            dependencies: task.dependencies.into_iter().collect::<IndexSet<Key, FxBuildHasher>>().into_iter().collect(),
+            dependencies: unique(task.dependencies),
             runtime: runtime(&task.run_spec),
             spec: TaskSpec::Payload(task.run_spec),
             data_producer: false,
@@ -56,7 +64,8 @@ pub fn take_native(
         user_priority: 0.0,
     };
     let table = Table::new(&[], &columns, nodes.len(), settled.user_priority)?;
-    let tasks = assemble(nodes, &table, &settled)?;
+    let tasks =
+        if is_flat(&nodes, &settled.keys) { as_given(nodes, &table) } else { assemble(nodes, &table, &settled)? };
     Ok(UpdateGraph {
         client,
         tasks,
@@ -65,6 +74,18 @@ pub fn take_native(
         fifo_timeout: settled.fifo_timeout,
         stimulus_id,
     })
+}
+
+/// Whether all tasks are wanted and none waits for another: there is nothing to cull or to order.
+fn is_flat(nodes: &[Node], wanted: &[Key]) -> bool {
+    nodes.len() == wanted.len()
+        && nodes.iter().zip(wanted).all(|(node, key)| node.dependencies.is_empty() && node.key == *key)
+}
+
+/// The tasks of a flat graph, which run in the order in which they were submitted.
+fn as_given(nodes: Vec<Node>, table: &Table) -> Vec<NewTask> {
+    let numbered = (0_u32..).map(f64::from).zip(nodes).enumerate();
+    numbered.map(|(at, (order, node))| new_task(node, order, table.of(at), false)).collect()
 }
 
 /// One column per annotation name, from one map per task.
