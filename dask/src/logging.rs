@@ -29,7 +29,10 @@ const WHOLE: &str = "distributed";
 /// A text for the user when the level or the filter cannot be understood.
 pub fn init(level: Option<&str>, dask: &DaskConfig) -> Result<LogRing, String> {
     let filter = filter(level, &dask.entries("logging")?, env::var("RUST_LOG").ok().as_deref())?;
-    let ring = LogRing::new();
+    let ring = match dask.key("distributed.admin.log-length") {
+        Some(said) => LogRing::with_length(said.count()?),
+        None => LogRing::new(),
+    };
     let lines = DaskLayer { ring: ring.clone() };
     if registry().with(filter).with(lines).try_init().is_err() {
         return Ok(LogRing::new());

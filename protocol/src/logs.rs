@@ -28,19 +28,32 @@ pub struct LogRecord {
 }
 
 /// The recent records of this process. Clones share the ring; the logging layer of crate `dask` fills it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LogRing(Arc<Mutex<Kept>>);
 
-#[derive(Debug, Default)]
+impl Default for LogRing {
+    fn default() -> LogRing {
+        LogRing::with_length(LOG_RECORDS_MAX)
+    }
+}
+
+#[derive(Debug)]
 struct Kept {
     records: VecDeque<LogRecord>,
     bytes: usize,
+    length: usize,
 }
 
 impl LogRing {
     /// An empty ring.
     pub fn new() -> LogRing {
         LogRing::default()
+    }
+
+    /// An empty ring for so many records, [`LOG_RECORDS_MAX`] at most.
+    pub fn with_length(length: usize) -> LogRing {
+        let length = length.min(LOG_RECORDS_MAX);
+        LogRing(Arc::new(Mutex::new(Kept { records: VecDeque::new(), bytes: 0, length })))
     }
 
     /// Adds a record, dropping the oldest ones when full.
@@ -54,7 +67,7 @@ impl LogRing {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.bytes += record.line.len();
         ring.records.push_back(record);
-        while ring.records.len() > LOG_RECORDS_MAX || ring.bytes > LOG_BYTES_MAX {
+        while ring.records.len() > ring.length || ring.bytes > LOG_BYTES_MAX {
             ring.bytes -= ring.records.pop_front().map_or(0, |oldest| oldest.line.len());
         }
     }

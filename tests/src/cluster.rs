@@ -155,13 +155,21 @@ impl Cluster {
     /// # Panics
     /// When a process does not come up.
     pub fn start(workers: &[WorkerKind], scheduler_args: &[&str]) -> Cluster {
+        Cluster::start_with(workers, scheduler_args, &[])
+    }
+
+    /// The same with these variables in the scheduler's environment.
+    ///
+    /// # Panics
+    /// When a process does not come up.
+    pub fn start_with(workers: &[WorkerKind], scheduler_args: &[&str], variables: &[(&str, &str)]) -> Cluster {
         let python = test_python();
         let mut command = Command::new(binary("dask-scheduler"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]);
         if !scheduler_args.contains(&"--python") {
             command.arg("--python").arg(&python);
         }
-        command.args(scheduler_args).env("PYTHONPATH", programs());
+        command.args(scheduler_args).env("PYTHONPATH", programs()).envs(variables.iter().copied());
         let scheduler = Process::start("scheduler", &mut command);
         let line = scheduler.line_with("Scheduler at:");
         let address = line.split_whitespace().last().expect("the line ends in the address").to_owned();

@@ -121,7 +121,8 @@ const ENTRIES: &[Entry] = &[
         said.fraction().map(|share| config.memory_terminate = share.is_some())
     }),
     entry("distributed.admin.low-level-log-length", |config, said| {
-        said.count().map(|n| config.transition_log_length = n)
+        // More of what explains: a task's decisions are looked for long after its transitions.
+        said.count().map(|n| (config.transition_log_length, config.decision_log_length) = (n, n.saturating_mul(10)))
     }),
 ];
 

@@ -326,7 +326,13 @@ pub const KEYS: &[Key] = &[
     key("distributed.comm.tls.worker.key", Kind::Text, "null", "its key; in the certificate's file when null"),
     key("distributed.comm.tls.client.cert", Kind::Text, "null", "the certificate of clients and of `dask explain`"),
     key("distributed.comm.tls.client.key", Kind::Text, "null", "its key; in the certificate's file when null"),
-    key("distributed.admin.low-level-log-length", Kind::Count, "1000", "transitions kept for `story`"),
+    key("distributed.admin.log-length", Kind::Count, "10000", "log lines kept for `get_logs`"),
+    key(
+        "distributed.admin.low-level-log-length",
+        Kind::Count,
+        "1000",
+        "transitions kept for `story`, events kept of each topic, and ten times as many decisions for `explain`",
+    ),
 ];
 
 /// Names of the past, and of what they were renamed to.
@@ -347,6 +353,8 @@ const RENAMED: &[(&str, &str)] = &[
     ("socket-backlog", "distributed.comm.socket-backlog"),
     ("transition-log-length", "distributed.admin.low-level-log-length"),
     ("distributed.scheduler.transition-log-length", "distributed.admin.low-level-log-length"),
+    ("distributed.scheduler.events-log-length", "distributed.admin.low-level-log-length"),
+    ("log-length", "distributed.admin.log-length"),
 ];
 
 /// Moves what stands under names of the past, and tells of each.

@@ -121,13 +121,14 @@ pub(crate) struct Registered {
 
 impl Core {
     pub(crate) fn new(state: State, clock: Clock, pool: ConnectionPool) -> Core {
+        let events = EventLog::new(state.transition_log_length());
         Core {
             state,
             clock,
             pool,
             clients: IndexMap::new(),
             workers: IndexMap::new(),
-            events: EventLog::default(),
+            events,
             totals: Totals::default(),
             shuffles: Shuffles::default(),
             task_stream: TaskStream::default(),

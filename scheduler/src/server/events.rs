@@ -11,8 +11,6 @@ use indexmap::{IndexMap, IndexSet};
 pub(crate) use super::packed::Packed;
 use crate::state::{ClientId, Seconds};
 
-/// Events kept per topic (`distributed.admin.low-level-log-length`).
-pub(crate) const EVENTS_PER_TOPIC_MAX: usize = 1000;
 /// Bytes of events kept per topic: 16 KiB for each of them.
 pub(crate) const TOPIC_BYTES_MAX: usize = 16 << 20;
 /// Bytes of events kept in all topics together: four that are full, or two events of 30 bytes in each of [`TOPICS_MAX`].
@@ -23,8 +21,10 @@ pub(crate) const TOPICS_MAX: usize = 100_000;
 const EVENT_BYTES: usize = 128;
 
 /// All topics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventLog {
+    /// Events kept per topic (`distributed.admin.low-level-log-length`).
+    length: usize,
     topics: IndexMap<Key, Topic>,
     /// Which topic each event went to, oldest first; events that are gone already are skipped.
     order: VecDeque<(u64, Key)>,
@@ -69,6 +69,11 @@ impl Topic {
 }
 
 impl EventLog {
+    /// Keeps this many events of each topic.
+    pub(crate) fn new(length: usize) -> EventLog {
+        EventLog { length, topics: IndexMap::new(), order: VecDeque::new(), appended: 0, kept: 0, bytes: 0 }
+    }
+
     /// Appends an event and tells who listens to it.
     pub(crate) fn append(&mut self, topic: &Key, now: Seconds, msg: &Value) -> Vec<ClientId> {
         if self.topics.len() >= TOPICS_MAX && !self.topics.contains_key(topic) {
@@ -81,7 +86,7 @@ impl EventLog {
         let listeners = found.listeners.iter().cloned().collect();
         (self.kept, self.bytes, found.bytes) = (self.kept + 1, self.bytes + event.bytes(), found.bytes + event.bytes());
         found.events.push_back(event);
-        while found.events.len() > EVENTS_PER_TOPIC_MAX || found.bytes > TOPIC_BYTES_MAX {
+        while found.events.len() > self.length || found.bytes > TOPIC_BYTES_MAX {
             let freed = found.drop_oldest().expect("a topic that is too full has events");
             (self.kept, self.bytes) = (self.kept - 1, self.bytes - freed);
         }
@@ -193,17 +198,19 @@ pub(crate) fn topics(topic: &Value) -> Vec<Key> {
 mod tests {
     use super::*;
 
+    const EVENTS: usize = 1000;
+
     #[test]
     fn a_topic_keeps_its_newest_events_and_names_its_listeners() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EVENTS);
         let topic = Key::from("print");
         let client: ClientId = "Client-1".into();
         log.subscribe(topic.clone(), client.clone());
-        for i in 0..=EVENTS_PER_TOPIC_MAX {
+        for i in 0..=EVENTS {
             assert_eq!(log.append(&topic, i as f64, &Value::from(i)), std::slice::from_ref(&client));
         }
         let events = log.events(&topic);
-        assert_eq!(events.len(), EVENTS_PER_TOPIC_MAX);
+        assert_eq!(events.len(), EVENTS);
         assert_eq!(events[0], (1.0, Value::Int(1)));
         log.unsubscribe(&topic, &client);
         assert!(log.append(&topic, 0.0, &Value::Nil).is_empty());
@@ -228,7 +235,7 @@ mod tests {
 
     #[test]
     fn truncating_forgets_events_but_not_listeners() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EVENTS);
         let topic = Key::from("w");
         log.append(&topic, 1.0, &Value::Nil);
         log.subscribe(topic.clone(), "c".into());
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn large_events_push_out_older_ones_of_their_topic_only() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EVENTS);
         let (quiet, loud) = (Key::from("quiet"), Key::from("loud"));
         log.append(&quiet, 0.0, &Value::Nil);
         let large = Value::from("x".repeat(1 << 20));
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn all_topics_together_are_bounded_oldest_first() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EVENTS);
         let large = Value::from("x".repeat(1 << 20));
         (0..100).for_each(|i| drop(log.append(&Key::from(i64::from(i)), f64::from(i), &large)));
         let (_, kept, bytes) = log.size();
@@ -266,12 +273,12 @@ mod tests {
 
     #[test]
     fn places_of_events_that_are_gone_are_forgotten() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(EVENTS);
         let old = Key::from("old");
         log.append(&old, 0.0, &Value::Nil);
-        (0..10 * EVENTS_PER_TOPIC_MAX).for_each(|i| drop(log.append(&Key::from("busy"), i as f64, &Value::Nil)));
-        assert_eq!(log.size().1, EVENTS_PER_TOPIC_MAX + 1);
-        assert!(log.order.len() <= 3 * EVENTS_PER_TOPIC_MAX + 10, "{}", log.order.len());
+        (0..10 * EVENTS).for_each(|i| drop(log.append(&Key::from("busy"), i as f64, &Value::Nil)));
+        assert_eq!(log.size().1, EVENTS + 1);
+        assert!(log.order.len() <= 3 * EVENTS + 10, "{}", log.order.len());
         assert_eq!(log.order.front(), Some(&(0, old)));
     }
 

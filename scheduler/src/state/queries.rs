@@ -337,6 +337,11 @@ impl State {
         self.idle_since
     }
 
+    /// How many transitions are kept, and how many of other things for developers (`admin.low-level-log-length`).
+    pub fn transition_log_length(&self) -> usize {
+        self.config.transition_log_length
+    }
+
     /// Transitions so far.
     pub fn transition_counter(&self) -> u64 {
         self.transition_counter
