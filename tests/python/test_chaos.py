@@ -29,9 +29,9 @@ OPERATIONS_PER_SAMPLE = 100
 SAMPLES_MIN = 3
 # The scheduler gives back what is free when nothing has happened for a second, and looks once a second.
 SETTLE_SECONDS = 4
-# What the scheduler's memory may grow by beside its event log, however long the run: by what is kept up to a number (18 MB once all
-# of it is full: docs/performance.md), and by pages of which a part is in use.
-GROWTH_BYTES_MAX = 22 << 20
+# What the memory of a scheduler that keeps next to no history may grow by beside its event log, however long the run: by what is kept
+# all the same (deaths of workers, names of spans, topics: 3 MB once all of it is full), and by pages of which a part is in use.
+GROWTH_BYTES_MAX = 8 << 20
 
 
 def private_bytes(pid):
