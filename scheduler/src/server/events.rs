@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_newest_events_are_found_across_topics() {
-        let mut log = EventLog::default();
+        let mut log = EventLog::new(1000);
         for i in 0..6 {
             log.append(&Key::from(["a", "b"][i % 2]), i as f64, &Value::from(i));
         }
