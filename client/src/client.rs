@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::call::TaskCall;
 use crate::error::{ClientError, TaskError};
+use crate::explain::Explanation;
 use crate::future::{Future, Handle};
 use crate::graph::{GraphBuilder, GraphError, Node};
 use crate::session::Session;
@@ -197,6 +198,20 @@ impl Client {
             n_workers: i64,
         }
         let reply = self.session.pool().call(self.scheduler(), "identity", &Identity { n_workers: -1 }).await;
+        reply.map_err(|source| ClientError::Comm { scheduler: self.scheduler().clone(), source })
+    }
+
+    /// Why a task is where it is: what it waits for, why it is on its worker, what happened to it. Printed, the answer is
+    /// what `dask explain` shows.
+    ///
+    /// # Errors
+    /// [`ClientError::Comm`] when the scheduler cannot be asked; schedulers of `dask.distributed` do not know the question.
+    pub async fn explain(&self, key: &Key) -> Result<Explanation, ClientError> {
+        #[derive(Serialize)]
+        struct About<'a> {
+            key: &'a Key,
+        }
+        let reply = self.session.pool().call(self.scheduler(), "explain", &About { key }).await;
         reply.map_err(|source| ClientError::Comm { scheduler: self.scheduler().clone(), source })
     }
 

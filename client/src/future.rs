@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 
+use bytes::Bytes;
 use dask_protocol::Key;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
@@ -268,6 +269,20 @@ impl<T: DeserializeOwned> Future<T> {
     pub fn blocking_result(&self) -> Result<T, TaskError> {
         match self.handle.0.session.upgrade() {
             Some(session) => session.runtime().block_on(self.result()),
+            None => Err(TaskError::closed(self.key())),
+        }
+    }
+}
+
+impl Future<Bytes> {
+    /// As [`Future::result`], without copying the bytes once they have arrived. Within one process they are those that the
+    /// task returned. An Arrow buffer passes as `Bytes::from_owner(buffer)`, and is one again with `Buffer::from(bytes)`.
+    ///
+    /// # Errors
+    /// As [`Future::result`].
+    pub async fn bytes(&self) -> Result<Bytes, TaskError> {
+        match self.handle.0.session.upgrade() {
+            Some(session) => session.gather_bytes(&self.handle).await,
             None => Err(TaskError::closed(self.key())),
         }
     }

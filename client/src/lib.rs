@@ -9,12 +9,14 @@ mod client;
 mod coordinate;
 mod draw;
 mod error;
+pub mod explain;
 mod future;
 mod graph;
 mod python;
 mod remote;
 mod session;
 
+pub use bytes::Bytes;
 pub use call::{CallArg, IntoArg, TaskCall};
 pub use client::{Client, ClientOptions};
 pub use coordinate::{CoordinateError, Event, Item, Lease, Queue, Semaphore, Variable};

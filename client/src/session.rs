@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dask_protocol::comm::{BatchedSender, Comm, CommConfig, CommReader, ConnectionPool};
 use dask_protocol::message::{
     CancelKeys, ClientDesiresKeys, ClientReleasesKeys, ClientToScheduler, CloseClient, CloseStream, HeartbeatClient,
@@ -188,6 +189,19 @@ impl Session {
 
     /// Waits for the results and fetches them, in order.
     pub(crate) async fn gather<T: DeserializeOwned>(&self, handles: &[Handle]) -> Result<Vec<T>, TaskError> {
+        let values = self.gather_values(handles).await?;
+        handles.iter().map(|h| self.unpack(h.key(), &values[h.key()])).collect()
+    }
+
+    /// Waits for a result that is bytes and fetches it. What arrives in one piece is not copied.
+    pub(crate) async fn gather_bytes(&self, handle: &Handle) -> Result<Bytes, TaskError> {
+        let values = self.gather_values(std::slice::from_ref(handle)).await?;
+        let value = &values[handle.key()];
+        let shared = if let Value::Payload(payload) = value { native::shared_bytes(payload) } else { None };
+        shared.map_or_else(|| self.unpack(handle.key(), value), Ok)
+    }
+
+    async fn gather_values(&self, handles: &[Handle]) -> Result<FxHashMap<Key, Value>, TaskError> {
         let mut payloads: FxHashMap<Key, Value> = FxHashMap::default();
         for _ in 0..GATHER_ROUNDS_MAX {
             for handle in handles {
@@ -198,7 +212,7 @@ impl Session {
             missing.sort_unstable();
             missing.dedup();
             if missing.is_empty() {
-                return handles.iter().map(|h| self.unpack(h.key(), &payloads[h.key()])).collect();
+                return Ok(payloads);
             }
             payloads.extend(self.fetch(missing, handles).await?);
         }

@@ -34,9 +34,9 @@ pub mod worker;
 pub use cluster::{ClusterError, LocalCluster, LocalClusterBuilder};
 pub use context::{ContextError, TaskContext};
 pub use dask_client::{
-    CallArg, Client, ClientError, ClientOptions, CoordinateError, Event, Future, GraphBuilder, GraphError, IntoArg,
-    IntoPythonArg, Item, Join, Lease, Node, PythonCall, Queue, Semaphore, Status, TaskCall, TaskError, Variable,
-    as_completed, join, python,
+    Bytes, CallArg, Client, ClientError, ClientOptions, CoordinateError, Event, Future, GraphBuilder, GraphError,
+    IntoArg, IntoPythonArg, Item, Join, Lease, Node, PythonCall, Queue, Semaphore, Status, TaskCall, TaskError,
+    Variable, as_completed, explain, join, python,
 };
 pub use dask_macros::task;
 pub use dask_protocol::{Address, Key, Value};

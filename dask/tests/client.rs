@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dask::{Client, GraphBuilder, GraphError, LocalCluster, Status, TaskError, Value, as_completed};
+use dask::explain::ReasonKind;
+use dask::{Bytes, Client, GraphBuilder, GraphError, LocalCluster, Status, TaskError, Value, as_completed};
 use futures::StreamExt;
 
 #[dask::task]
@@ -188,6 +189,65 @@ async fn scattered_values_are_arguments_too() {
     let numbers = f.client.scatter(&vec![1_i64, 2, 3], true).await.expect("scatters");
     assert_eq!(f.client.submit(total(&numbers)).result().await, Ok(6));
     assert_eq!(numbers.result().await, Ok(vec![1, 2, 3]));
+    f.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheduler_explains_tasks() {
+    let f = Fixture::new(1).await;
+    let three = f.client.submit(add(1, 2));
+    three.wait().await.expect("adds");
+    let told = f.client.explain(three.key()).await.expect("answers");
+    assert_eq!((&told.key, told.state.as_deref()), (three.key(), Some("memory")));
+    let worker = f.cluster.worker_addresses().await.remove(0);
+    assert!(
+        matches!(&told.reason.kind, ReasonKind::InMemory { holders, copies: 1, nbytes: Some(1) } if *holders == [worker]),
+        "{:?}",
+        told.reason
+    );
+    assert!(told.placement.is_some() && !told.to_string().is_empty());
+
+    let slow = f.client.submit(sleep(300));
+    let waits = f.client.submit(sleep(&slow));
+    let told = f.client.explain(waits.key()).await.expect("answers");
+    match told.reason.kind {
+        ReasonKind::WaitsFor { inputs, missing: 1, of: 1, .. } => assert_eq!(&inputs[0].key, slow.key()),
+        // It is asked over a connection of its own, so the tasks may not be there yet, or be done.
+        ReasonKind::Unknown | ReasonKind::Processing { .. } | ReasonKind::InMemory { .. } => {}
+        other => panic!("{other:?}"),
+    }
+    let impossible = f.client.submit(add(1, 1).resource("unobtainium", 1.0));
+    let failed = f.client.submit(divide(1, 0));
+    assert!(failed.result().await.is_err());
+    let told = f.client.explain(failed.key()).await.expect("answers");
+    assert!(matches!(&told.reason.kind, ReasonKind::Erred { cause, .. } if cause == failed.key()), "{:?}", told.reason);
+    // The stream is in order, and this was submitted before the one that failed.
+    let told = f.client.explain(impossible.key()).await.expect("answers");
+    assert!(matches!(&told.reason.kind, ReasonKind::NoSuitableWorker { workers: 1, .. }), "{:?}", told.reason);
+    f.end().await;
+}
+
+#[dask::task]
+fn ones(length: usize) -> Bytes {
+    vec![1_u8; length].into()
+}
+
+#[dask::task]
+fn place_of(data: &Bytes) -> u64 {
+    data.as_ptr() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_within_a_process_are_never_copied() {
+    let f = Fixture::new(2).await;
+    let data = f.client.submit(ones(1_000_000));
+    let fetched = data.bytes().await.expect("made");
+    assert_eq!(fetched, vec![1_u8; 1_000_000]);
+    // On either worker: one made them, the other one is sent them.
+    for worker in f.cluster.worker_addresses().await {
+        let place = f.client.submit(place_of(&data).workers([worker.as_str()]).key(format!("place-{worker}")));
+        assert_eq!(place.result().await, Ok(fetched.as_ptr() as u64), "{worker}");
+    }
     f.end().await;
 }
 

@@ -16,6 +16,9 @@ use crate::pickle::loads_plain;
 /// Family of the values that native tasks make: one msgpack value, readable by Python.
 pub const VALUE_SERIALIZER: &str = "msgpack";
 
+/// Longest head of a msgpack value of bytes.
+const BYTES_HEAD_MAX: usize = 5;
+
 /// A call of a function registered in the worker's binary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NativeCall {
@@ -97,6 +100,44 @@ pub fn pack_value<T: Serialize + ?Sized>(value: &T) -> Result<Payload, rmp_serde
     Ok(Payload::serialized(VALUE_SERIALIZER, Some(std::any::type_name::<T>()), vec![packed.into()]))
 }
 
+/// Packs bytes as [`pack_value`] does, without copying them: the head of the msgpack value is a frame of its own.
+///
+/// # Errors
+/// [`DecodeError::TooLarge`] for 4 GiB or more, which msgpack cannot say.
+pub fn pack_bytes(bytes: &Bytes) -> Result<Payload, DecodeError> {
+    let length = u32::try_from(bytes.len()).map_err(|_| {
+        let (actual, limit) = (bytes.len() as u64, u64::from(u32::MAX));
+        DecodeError::TooLarge { what: "bytes in one value", actual, limit }
+    })?;
+    let mut head = Vec::with_capacity(BYTES_HEAD_MAX);
+    rmp::encode::write_bin_len(&mut head, length).expect("writing to memory does not fail");
+    Ok(Payload::serialized(VALUE_SERIALIZER, Some(std::any::type_name::<Bytes>()), vec![head.into(), bytes.clone()]))
+}
+
+/// The bytes that a payload packs, as a share of the frame in which they are; none if it packs something else.
+pub fn shared_bytes(payload: &Payload) -> Option<Bytes> {
+    if payload.sub_header().ok()?.serializer.as_deref() != Some(VALUE_SERIALIZER) {
+        return None;
+    }
+    let frames = payload.logical_frames().ok()?;
+    let (start, length) = bytes_head(frames.first()?)?;
+    match frames.as_slice() {
+        [whole] if whole.len().checked_sub(start) == Some(length) => Some(whole.slice(start..)),
+        [head, bytes] if head.len() == start && bytes.len() == length => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+/// Where the bytes of a msgpack value of bytes begin, and how many there are.
+fn bytes_head(packed: &[u8]) -> Option<(usize, usize)> {
+    match *packed {
+        [0xc4, length, ..] => Some((2, usize::from(length))),
+        [0xc5, a, b, ..] => Some((3, usize::from(u16::from_be_bytes([a, b])))),
+        [0xc6, a, b, c, d, ..] => Some((BYTES_HEAD_MAX, usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?)),
+        _ => None,
+    }
+}
+
 /// Unpacks a value made by [`pack_value`], or by a Python peer: with the `msgpack` serializer, or pickled if it is made of
 /// numbers, texts, bytes and containers of these only.
 ///
@@ -170,6 +211,23 @@ mod tests {
         let payload = pack_value(&vec![(1_i64, "x".to_owned())]).expect("packs");
         assert_eq!(unpack_value::<Vec<(i64, String)>>(&payload).expect("unpacks"), [(1, "x".to_owned())]);
         assert!(unpack_value::<String>(&payload).is_err());
+    }
+
+    #[test]
+    fn bytes_are_packed_and_read_without_copies() {
+        for length in [0, 1, 255, 256, 65_535, 65_536] {
+            let bytes = Bytes::from(vec![7_u8; length]);
+            let payload = pack_bytes(&bytes).expect("below 4 GiB");
+            assert_eq!(shared_bytes(&payload).expect("bytes").as_ptr(), bytes.as_ptr());
+            assert_eq!(unpack_value::<Bytes>(&payload).expect("a value like others"), bytes);
+            let whole = pack_value(&bytes).expect("packs");
+            let shared = shared_bytes(&whole).expect("bytes");
+            assert_eq!(shared, bytes);
+            assert!(whole.frames()[0].as_ptr_range().contains(&shared.as_ptr()) || length == 0);
+        }
+        assert!(shared_bytes(&pack_value("text").expect("packs")).is_none());
+        let short = Bytes::from_static(b"\xc4\x05abc");
+        assert!(shared_bytes(&Payload::serialized(VALUE_SERIALIZER, None, vec![short])).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Arguments of native tasks: from whatever form they are in to the type the function takes.
 
+use std::any::{Any, TypeId};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -65,9 +66,10 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Arg<T> {
             ArgSlot::Inline(bytes) => rmp_serde::from_slice(&bytes)
                 .map(Arg::Owned)
                 .map_err(|e| wrong(format!("a value that does not fit: {e}"))),
-            ArgSlot::Payload(payload) => {
-                native::unpack_value(&payload).map(Arg::Owned).map_err(|e| wrong(e.to_string()))
-            }
+            ArgSlot::Payload(payload) => match shared_bytes(&payload) {
+                Some(bytes) => Ok(Arg::Owned(bytes)),
+                None => native::unpack_value(&payload).map(Arg::Owned).map_err(|e| wrong(e.to_string())),
+            },
             ArgSlot::Native(value) => match value.downcast::<T>() {
                 Some(shared) => Ok(Arg::Shared(shared)),
                 None => {
@@ -111,6 +113,15 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Arg<T> {
     }
 }
 
+/// The payload's bytes without a copy, if they are bytes and `T` is [`Bytes`].
+fn shared_bytes<T: 'static>(payload: &Payload) -> Option<T> {
+    if TypeId::of::<T>() != TypeId::of::<Bytes>() {
+        return None;
+    }
+    let mut bytes: Option<Bytes> = native::shared_bytes(payload);
+    (&mut bytes as &mut dyn Any).downcast_mut::<Option<T>>()?.take()
+}
+
 /// Packs a slot as a part of a larger value.
 fn append(packed: &mut Vec<u8>, slot: &ArgSlot) -> Result<(), NativeError> {
     let len =
@@ -152,6 +163,16 @@ mod tests {
         let value = NativeValue::new("text".to_owned());
         let arg = Arg::<String>::from_slot("f", 0, ArgSlot::Native(value.clone())).expect("same type");
         assert!(matches!(&arg, Arg::Shared(s) if s.as_str() == "text"));
+    }
+
+    #[test]
+    fn bytes_from_elsewhere_are_not_copied() {
+        let bytes = Bytes::from(vec![1_u8; 100_000]);
+        let payload = NativeValue::new(bytes.clone()).to_payload().expect("packs");
+        let arg = Arg::<Bytes>::from_slot("f", 0, ArgSlot::Payload(payload)).expect("bytes");
+        assert_eq!(arg.as_ptr(), bytes.as_ptr());
+        let number = native::pack_value(&5_i64).expect("packs");
+        assert!(Arg::<Bytes>::from_slot("f", 0, ArgSlot::Payload(number)).is_err());
     }
 
     #[test]

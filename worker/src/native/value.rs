@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dask_protocol::{Payload, native};
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
     const VTABLE: &'static Vtable = &Vtable {
         type_name: std::any::type_name::<T>,
         pack: |value| {
+            if let Some(bytes) = value.downcast_ref::<Bytes>() {
+                return native::pack_bytes(bytes).map_err(|e| e.to_string());
+            }
             let value = value.downcast_ref::<T>().expect("the vtable belongs to the value's type");
             native::pack_value(value).map_err(|e| e.to_string())
         },
