@@ -4,8 +4,10 @@
 //! What a tuple means depends on whether its first element can be called. Here a global or a function counts as callable
 //! and a plain value does not; whatever else comes first is for Python to judge, as are futures and nodes inside values.
 
+use std::rc::Rc;
+
 use indexmap::IndexMap;
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::arena::{Arena, EMPTY_TUPLE, Effect, FALSE, NONE, Name, Node, NodeId};
 use super::error::PickleError;
@@ -17,8 +19,11 @@ use crate::key::Key;
 /// Deepest nesting of tuples and lists that is followed; deeper ones are for Python.
 const NESTING_MAX: usize = 64;
 
-/// Conversions per node of the pickle: shared parts are converted once for each place that uses them.
+/// Conversions per node of the pickle, and dependencies that a part has brought to another place that uses it.
 const CONVERSIONS_PER_NODE: usize = 4;
+/// As many are always allowed: 2,000 tasks that each read the same 2,000 share one list in the pickle, and have 4 million
+/// dependencies of some 50 bytes.
+const CONVERSIONS_MIN: usize = 1 << 22;
 
 static TASK_SPEC_NAME: Name = Name(TASK_SPEC);
 static BUILTINS_NAME: Name = Name("builtins");
@@ -58,11 +63,12 @@ fn is_node(arena: &Arena, id: NodeId) -> bool {
 }
 
 /// What became of a value inside a task.
+#[derive(Clone)]
 enum Converted {
     /// It stays what it is.
     Plain,
     /// A node, with the keys that it reads.
-    Node(NodeId, Dependencies),
+    Node(NodeId, Rc<Dependencies>),
 }
 
 /// Key nodes by the key they spell.
@@ -75,6 +81,8 @@ struct Converter<'a> {
     alias_class: NodeId,
     data_node_class: NodeId,
     conversions_left: usize,
+    /// What became of parts that read several keys: other tasks may share them.
+    converted: FxHashMap<NodeId, Converted>,
     /// Nodes known to lead to no future and no node of a graph.
     plain: FxHashSet<NodeId>,
 }
@@ -83,7 +91,7 @@ impl<'a> Converter<'a> {
     fn new(arena: &'a mut Arena, entries: &[NodeId]) -> Result<Converter<'a>, PickleError> {
         let mut reader = TaskReader::new(arena);
         let keys = entries.chunks_exact(2).map(|entry| reader.key(entry[0])).collect::<Result<_, _>>()?;
-        let conversions_left = arena.len() * CONVERSIONS_PER_NODE;
+        let conversions_left = (arena.len() * CONVERSIONS_PER_NODE).max(CONVERSIONS_MIN);
         let task_class = global(arena, &TASK_SPEC_NAME, &TASK_NAME);
         let alias_class = global(arena, &TASK_SPEC_NAME, &ALIAS_NAME);
         let data_node_class = global(arena, &TASK_SPEC_NAME, &DATA_NODE_NAME);
@@ -94,6 +102,7 @@ impl<'a> Converter<'a> {
             alias_class,
             data_node_class,
             conversions_left,
+            converted: FxHashMap::default(),
             plain: FxHashSet::default(),
         })
     }
@@ -111,10 +120,33 @@ impl<'a> Converter<'a> {
 
     /// `convert_legacy_task` of a value; `key` is the key of the task it makes, or none.
     fn convert(&mut self, key: NodeId, value: NodeId, depth: usize) -> Result<Converted, PickleError> {
-        self.conversions_left = self
-            .conversions_left
-            .checked_sub(1)
-            .ok_or_else(|| PickleError::unsupported("its graph shares very many parts"))?;
+        if key != NONE {
+            return self.convert_anew(key, value, depth);
+        }
+        if let Some(known) = self.converted.get(&value).cloned() {
+            if let Converted::Node(_, reads) = &known {
+                self.spend(reads.len())?;
+            }
+            return Ok(known);
+        }
+        let converted = self.convert_anew(key, value, depth)?;
+        if let Converted::Node(_, reads) = &converted
+            && reads.len() > 1
+        {
+            self.converted.insert(value, converted.clone());
+        }
+        Ok(converted)
+    }
+
+    /// Counts conversions, so that what is shared very often cannot take any amount of memory.
+    fn spend(&mut self, conversions: usize) -> Result<(), PickleError> {
+        let left = self.conversions_left.checked_sub(conversions);
+        self.conversions_left = left.ok_or_else(|| PickleError::unsupported("its graph shares very many parts"))?;
+        Ok(())
+    }
+
+    fn convert_anew(&mut self, key: NodeId, value: NodeId, depth: usize) -> Result<Converted, PickleError> {
+        self.spend(1)?;
         if depth > NESTING_MAX {
             return Err(PickleError::unsupported("its graph is nested very deeply"));
         }
@@ -126,7 +158,7 @@ impl<'a> Converter<'a> {
         }
         if let Some(found) = self.key_in_graph(value) {
             let alias = self.call(self.alias_class, &[value, value]);
-            return Ok(Converted::Node(alias, Dependencies::from_iter([(found, value)])));
+            return Ok(Converted::Node(alias, Rc::new(Dependencies::from_iter([(found, value)]))));
         }
         match self.arena.node(value) {
             Node::Tuple(_) => self.collection(key, value, &TUPLE_NAME, depth),
@@ -242,7 +274,7 @@ impl<'a> Converter<'a> {
             match part {
                 Converted::Plain => converted.push(argument),
                 Converted::Node(node, reads) => {
-                    dependencies.extend(reads);
+                    dependencies.extend(reads.iter().map(|(key, node)| (key.clone(), *node)));
                     converted.push(node);
                 }
             }
@@ -260,7 +292,7 @@ impl<'a> Converter<'a> {
         let state = self.arena.tuple(&[FALSE, reads, NONE, NONE, NONE, args, function, key, kwargs]);
         let task = self.arena.add(Node::NewObj { class: self.task_class, args: EMPTY_TUPLE });
         self.arena.add_effect(task, Effect::Build(state));
-        Converted::Node(task, dependencies)
+        Converted::Node(task, Rc::new(dependencies))
     }
 
     fn call(&mut self, function: NodeId, args: &[NodeId]) -> NodeId {

@@ -376,6 +376,14 @@ def legacy_everything():
 
 
 @case
+def legacy_shared_list():
+    """All to all: each of many tasks reads the same many, from one list."""
+    parts = [("from", i) for i in range(40)]
+    graph = {key: (inc, i) for i, key in enumerate(parts)}
+    return "expression", llg(graph | {("to", i): (total, (sum, parts), (len, parts), i) for i in range(40)})
+
+
+@case
 def legacy_object_head():
     return "python", llg({"a": (functools.reduce, add, [1, 2]), "b": (collections.Counter("aab"), "a")})
 
