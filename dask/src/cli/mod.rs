@@ -2,6 +2,7 @@
 
 mod address;
 mod allocator;
+mod auto_tls;
 mod children;
 pub mod completion;
 pub mod config;

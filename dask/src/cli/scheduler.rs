@@ -13,6 +13,7 @@ use dask_scheduler::{Scheduler, SchedulerOptions};
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
+use super::auto_tls;
 use super::pid_file::PidFile;
 use super::preload_args::sorted;
 use super::scheduler_args::{SchedulerArgs, SchedulerPlan};
@@ -32,12 +33,16 @@ const HTTP_API_ROUTES: &str = "distributed.http.scheduler.api";
 
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match SchedulerArgs::try_parse_from(sorted(&SchedulerArgs::command(), args, 0)) {
+    let mut args = match SchedulerArgs::try_parse_from(sorted(&SchedulerArgs::command(), args, 0)) {
         Ok(args) => args,
         Err(error) => return super::usage(&error),
     };
     if args.version {
         return show_version("dask-scheduler");
+    }
+    match args.auto_tls.as_deref().map(auto_tls::bundle).transpose() {
+        Ok(bundle) => args.tls = bundle.unwrap_or(args.tls),
+        Err(error) => return super::report(Err(Failure::Usage(error))),
     }
     super::report(run(&args))
 }
@@ -48,6 +53,9 @@ fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
     let plan = args.plan(&dask).map_err(Failure::Usage)?;
     for warning in dask.warnings.iter().chain(&plan.warnings) {
         warn!(target: LOGGER, "{warning}");
+    }
+    if let Some(directory) = &args.auto_tls {
+        info!(target: LOGGER, "Clients and workers find their certificates by DASK_CONFIG={directory}/dask.yaml");
     }
     let options = options(args, &dask, plan, logs).map_err(Failure::Usage)?;
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;

@@ -28,6 +28,9 @@ pub struct SchedulerArgs {
     pub protocol: Option<String>,
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// Directory for certificates that are made when there are none; clients and workers use them by DASK_CONFIG=DIRECTORY/dask.yaml
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["tls_ca_file", "tls_cert", "tls_key"])]
+    pub auto_tls: Option<String>,
     /// Address on which to serve the dashboard
     #[arg(long, default_value = ":8787", alias = "bokeh-port", alias = "http-port")]
     pub dashboard_address: String,

@@ -120,6 +120,9 @@ const ENTRIES: &[Entry] = &[
     entry("distributed.worker.memory.terminate", |config, said| {
         said.fraction().map(|share| config.memory_terminate = share.is_some())
     }),
+    entry("distributed.adaptive.target-duration", |config, said| {
+        interval(said).map(|seconds| config.adaptive_target_duration = seconds)
+    }),
     entry("distributed.admin.low-level-log-length", |config, said| {
         // More of what explains: a task's decisions are looked for long after its transitions.
         said.count().map(|n| (config.transition_log_length, config.decision_log_length) = (n, n.saturating_mul(10)))
@@ -144,6 +147,11 @@ impl ConfigArgs {
             config.default_task_durations.retain(|(known, _)| known != prefix);
             config.default_task_durations.push((prefix.to_owned(), seconds));
         }
+        let pace = dask.key("distributed.adaptive.interval").map(|said| interval(&said)).transpose()?;
+        let count = dask.key("distributed.adaptive.wait-count").map(|said| said.count()).transpose()?;
+        #[expect(clippy::cast_precision_loss, reason = "a handful of rounds")]
+        let hold = pace.unwrap_or(ADAPTIVE_INTERVAL) * count.unwrap_or(ADAPTIVE_WAIT_COUNT) as f64;
+        config.adaptive_hold = hold;
         if let Some(classes) = memory_policies(dask) {
             config.amm_reduce_replicas = classes.iter().any(|class| class.ends_with(REDUCE_REPLICAS));
         }
@@ -171,6 +179,11 @@ impl ConfigArgs {
         classes.into_iter().filter(|class| !class.ends_with(REDUCE_REPLICAS)).collect()
     }
 }
+
+/// Default of `distributed.adaptive.interval`, in seconds.
+const ADAPTIVE_INTERVAL: f64 = 1.0;
+/// Default of `distributed.adaptive.wait-count`.
+const ADAPTIVE_WAIT_COUNT: usize = 3;
 
 /// The one policy that is ours too.
 const REDUCE_REPLICAS: &str = "ReduceReplicas";

@@ -1,7 +1,7 @@
 //! Certificates and how connections are made, from options and configuration.
 
 use clap::Args;
-use dask_protocol::comm::{CommConfig, TlsConfig};
+use dask_protocol::comm::{CommConfig, TlsConfig, TlsVersions};
 use dask_protocol::compression::Compression;
 
 use crate::config::{DaskConfig, Said};
@@ -100,7 +100,10 @@ impl TlsArgs {
     /// When a file cannot be read, the files do not fit each other, or the configuration has a value that cannot be read.
     pub fn comm_config(&self, role: Role, dask: &DaskConfig, server_name: Option<&str>) -> Result<CommConfig, String> {
         let default = CommConfig::default();
-        let load = |paths: TlsPaths| TlsConfig::load(&paths.ca, &paths.cert, &paths.key).map_err(|e| e.to_string());
+        let versions = versions(dask)?;
+        let load = |paths: TlsPaths| {
+            TlsConfig::load_versions(&paths.ca, &paths.cert, &paths.key, versions).map_err(|e| e.to_string())
+        };
         let tls = self.paths(role, dask)?.map(load).transpose()?;
         let duration = |key, default| dask.key(key).map_or(Ok(default), |said| said.duration());
         let connect_timeout = duration("distributed.comm.timeouts.connect", default.connect_timeout)?;
@@ -128,6 +131,21 @@ impl TlsArgs {
         let given = options.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         given.flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
+}
+
+fn versions(dask: &DaskConfig) -> Result<TlsVersions, String> {
+    let is = |key, version| match dask.key(key) {
+        Some(said) => Ok(said.one_of(&["1.2", "1.3"])? == version),
+        None => Ok::<bool, String>(false),
+    };
+    let versions = TlsVersions {
+        at_least_1_3: is("distributed.comm.tls.min-version", "1.3")?,
+        at_most_1_2: is("distributed.comm.tls.max-version", "1.2")?,
+    };
+    if versions.at_least_1_3 && versions.at_most_1_2 {
+        return Err("distributed.comm.tls: no version is at least 1.3 and at most 1.2".to_owned());
+    }
+    Ok(versions)
 }
 
 fn compression(dask: &DaskConfig) -> Result<Option<Compression>, String> {

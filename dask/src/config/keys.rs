@@ -311,12 +311,6 @@ pub const KEYS: &[Key] = &[
         "null",
         "refuse `tcp://`; null for whenever certificates are given as options",
     ),
-    key(
-        "distributed.comm.tls.ciphers",
-        Kind::Text,
-        "null",
-        "allowed TLS 1.2 cipher suites by OpenSSL's names, with colons between",
-    ),
     key("distributed.comm.tls.min-version", Kind::OneOf(&["1.2", "1.3"]), "1.2", "lowest version of TLS"),
     key("distributed.comm.tls.max-version", Kind::OneOf(&["1.2", "1.3"]), "null", "highest version of TLS"),
     key("distributed.comm.tls.ca-file", Kind::Text, "null", "the authority that peers' certificates are checked by"),
@@ -326,6 +320,19 @@ pub const KEYS: &[Key] = &[
     key("distributed.comm.tls.worker.key", Kind::Text, "null", "its key; in the certificate's file when null"),
     key("distributed.comm.tls.client.cert", Kind::Text, "null", "the certificate of clients and of `dask explain`"),
     key("distributed.comm.tls.client.key", Kind::Text, "null", "its key; in the certificate's file when null"),
+    key(
+        "distributed.adaptive.target-duration",
+        Kind::Duration,
+        "5s",
+        "time in which the work at hand should be done, for the number of workers advised",
+    ),
+    key(
+        "distributed.adaptive.interval",
+        Kind::Duration,
+        "1s",
+        "with `wait-count`: how long fewer workers must have been enough",
+    ),
+    key("distributed.adaptive.wait-count", Kind::Count, "3", "so many intervals"),
     key("distributed.admin.log-length", Kind::Count, "10000", "log lines kept for `get_logs`"),
     key(
         "distributed.admin.low-level-log-length",

@@ -22,4 +22,4 @@ pub use connection::{Comm, CommReader, CommWriter};
 pub use listener::{Incoming, Listener, outgoing_ip};
 pub use pool::ConnectionPool;
 pub use sent_log::{Gap, SentLimits, SentLog};
-pub use tls::TlsConfig;
+pub use tls::{TlsConfig, TlsVersions};

@@ -14,8 +14,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -36,28 +38,34 @@ impl TlsConfig {
     /// # Errors
     /// [`CommError::Tls`] saying which part cannot be read or does not fit.
     pub fn load(ca: &str, cert: &str, key: &str) -> Result<TlsConfig, CommError> {
+        TlsConfig::load_versions(ca, cert, key, TlsVersions::default())
+    }
+
+    /// As [`TlsConfig::load`], for these versions of TLS only.
+    ///
+    /// # Errors
+    /// As there; also when no version is left.
+    pub fn load_versions(ca: &str, cert: &str, key: &str, versions: TlsVersions) -> Result<TlsConfig, CommError> {
         let anchors = certificates("CA", ca)?;
         let chain = certificates("certificate", cert)?;
         let key_pem = pem_text("key", key)?;
         let key =
             PrivateKeyDer::from_pem_slice(&key_pem).map_err(|e| CommError::Tls(format!("cannot read key: {e}")))?;
-        TlsConfig::from_der(anchors, chain, key)
+        TlsConfig::from_der(anchors, chain, key, versions)
     }
 
-    /// As [`TlsConfig::load`], from parts already decoded.
-    ///
-    /// # Errors
-    /// [`CommError::Tls`] when the parts do not fit each other.
-    pub fn from_der(
+    fn from_der(
         anchors: Vec<CertificateDer<'static>>,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
+        versions: TlsVersions,
     ) -> Result<TlsConfig, CommError> {
+        let versions = versions.supported();
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(Verifier::new(anchors, &provider)?);
         let failed = |e: Error| CommError::Tls(e.to_string());
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(failed)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
@@ -66,7 +74,7 @@ impl TlsConfig {
         let client_with_sni = Arc::new(client.clone());
         client.enable_sni = false;
         let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&versions)
             .map_err(failed)?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
@@ -80,6 +88,22 @@ impl TlsConfig {
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.server))
+    }
+}
+
+/// Which versions of TLS are spoken (`distributed.comm.tls.min-version`, `max-version`); by default 1.2 and 1.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TlsVersions {
+    /// Not 1.2.
+    pub at_least_1_3: bool,
+    /// Not 1.3.
+    pub at_most_1_2: bool,
+}
+
+impl TlsVersions {
+    fn supported(self) -> Vec<&'static SupportedProtocolVersion> {
+        let versions = [(!self.at_least_1_3, &TLS12), (!self.at_most_1_2, &TLS13)];
+        versions.into_iter().filter(|(spoken, _)| *spoken).map(|(_, version)| version).collect()
     }
 }
 

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
-use super::frame::DESIRED_TARGET_SECONDS;
 use super::json::to_json;
 use super::site::{Site, Unavailable};
 use crate::server::peers::name_text;
@@ -89,8 +88,8 @@ async fn get_workers(State(site): State<Arc<Site>>) -> Result<Response, Unavaila
 }
 
 async fn adaptive_target(State(site): State<Arc<Site>>) -> Result<Response, Unavailable> {
-    let target = site.ask(|core| core.state.adaptive_target(DESIRED_TARGET_SECONDS)).await?;
-    Ok(Json(json!({ "workers": target })).into_response())
+    let advice = site.ask(|core| core.state.scaling_advice(core.clock.now())).await?;
+    Ok(Json(json!({ "workers": advice.workers, "reason": advice.reason.to_string() })).into_response())
 }
 
 async fn check_idle(State(site): State<Arc<Site>>) -> Result<Response, Unavailable> {

@@ -18,8 +18,6 @@ pub(super) const STATES: [TaskState; 7] = [
     TaskState::Memory,
     TaskState::Erred,
 ];
-/// `distributed.adaptive.target-duration`, in seconds.
-pub(super) const DESIRED_TARGET_SECONDS: f64 = 5.0;
 /// Most prefixes shown; programs have tens.
 const PREFIXES_MAX: usize = 1_000;
 
@@ -108,18 +106,20 @@ impl Frame {
     pub(super) fn of(core: &mut Core, address: Address, started: f64) -> Frame {
         let turns = core.turns;
         core.turns.longest = 0.0;
+        let now = core.clock.now();
+        let desired_workers = core.state.scaling_advice(now).workers;
         let state = &core.state;
         let row = |(address, peer): (&Address, &WorkerPeer)| Some(WorkerRow::of(&state.worker(address)?, peer));
         let counts = state.state_counts();
         Frame {
             address,
-            now: core.clock.now(),
+            now,
             started,
             clients: core.clients.len(),
             workers: core.workers.iter().filter_map(row).collect(),
             tasks: STATES.map(|state| counts.get(state)),
             forgotten: counts.get(TaskState::Forgotten),
-            desired_workers: state.adaptive_target(DESIRED_TARGET_SECONDS),
+            desired_workers,
             occupancy: state.total_occupancy(),
             bandwidth: state.bandwidth(),
             totals: core.totals,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dask_protocol::comm::{Comm, Incoming, Listener};
 use dask_protocol::message::{Message, Request};
 use dask_protocol::{Address, CommError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 
 use super::failure::reply;
@@ -13,10 +13,34 @@ use super::shared::Server;
 use super::{client_stream, rpc, worker_stream};
 
 /// Most connections at a time, each with two buffers; the operating system's limit of files usually comes first.
-pub(crate) const CONNECTIONS_MAX: usize = 65_536;
+const CONNECTIONS_MAX: usize = 65_536;
+
+/// Most connections that have not introduced themselves: those that never do, until their time is over, leave room for the
+/// others.
+const HANDSHAKES_MAX: usize = CONNECTIONS_MAX / 4;
+
+/// How many more connections there may be.
+pub(crate) struct Room {
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Room {
+    pub(crate) fn new() -> Room {
+        let of = |n| Arc::new(Semaphore::new(n));
+        Room { connections: of(CONNECTIONS_MAX), handshakes: of(HANDSHAKES_MAX) }
+    }
+
+    /// A place for a connection, and one for its handshake; else why there is none.
+    fn take(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), String> {
+        let take = |room: &Arc<Semaphore>, full: String| Arc::clone(room).try_acquire_owned().map_err(|_| full);
+        let handshake = take(&self.handshakes, format!("{HANDSHAKES_MAX} connections have not introduced themselves"))?;
+        Ok((take(&self.connections, format!("{CONNECTIONS_MAX} connections are open"))?, handshake))
+    }
+}
 
 /// Accepts until the scheduler closes. Nothing a caller does delays the next one.
-pub(crate) async fn serve(server: Arc<Server>, listener: Listener, room: Arc<Semaphore>) {
+pub(crate) async fn serve(server: Arc<Server>, listener: Listener, room: Arc<Room>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -30,24 +54,30 @@ pub(crate) async fn serve(server: Arc<Server>, listener: Listener, room: Arc<Sem
                 return;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            warn!(target: "distributed.core", "refused {}: {CONNECTIONS_MAX} connections are open", incoming.peer());
-            continue;
+        let (permit, handshake) = match room.take() {
+            Ok(permits) => permits,
+            Err(full) => {
+                warn!(target: "distributed.core", "refused {}: {full}", incoming.peer());
+                continue;
+            }
         };
         let server = Arc::clone(&server);
         tokio::spawn(async move {
-            connection(server, incoming).await;
+            connection(server, incoming, handshake).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(server: Arc<Server>, incoming: Incoming) {
+async fn connection(server: Arc<Server>, incoming: Incoming, introducing: OwnedSemaphorePermit) {
     let peer = incoming.peer();
     let closing = server.closing.clone();
     let served = async {
         match incoming.handshake().await {
-            Ok(comm) => serve_requests(server, comm).await,
+            Ok(comm) => {
+                drop(introducing);
+                serve_requests(server, comm).await;
+            }
             Err(error) => explain_end(&peer, &error),
         }
     };

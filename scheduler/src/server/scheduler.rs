@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dask_protocol::comm::{ConnectionPool, Listener};
 use dask_protocol::{Address, CommError, Value};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use super::core::Core;
 use super::driver::Driver;
 use super::extensions::Extensions;
 use super::graphs::Graphs;
-use super::listener::{self, CONNECTIONS_MAX};
+use super::listener::{self, Room};
 use super::options::SchedulerOptions;
 use super::recording::Recording;
 use super::rpc::gather::Window;
@@ -131,7 +131,7 @@ impl Scheduler {
         http::start(&server).await;
         announce(&server, &contacts);
         write_scheduler_file(&server).await?;
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Arc::new(Room::new());
         for listener in listeners {
             tokio::spawn(listener::serve(Arc::clone(&server), listener, Arc::clone(&room)));
         }

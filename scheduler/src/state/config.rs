@@ -86,6 +86,11 @@ pub struct Config {
     /// Whether workers are killed when they outgrow their limit (`worker.memory.terminate`); then a task whose inputs
     /// cannot fit any memory errs at once.
     pub memory_terminate: bool,
+    /// Seconds in which the work at hand should be done, for [`super::State::scaling_advice`] (`adaptive.target-duration`).
+    pub adaptive_target_duration: Seconds,
+    /// Seconds for which fewer workers must have been enough before they are advised (`adaptive.interval` times
+    /// `adaptive.wait-count`).
+    pub adaptive_hold: Seconds,
     /// Transitions kept for `story` (`admin.low-level-log-length`).
     pub transition_log_length: usize,
     /// Choices of workers, and incidents, each kept for [`super::State::explain`]; about 150 bytes each once used, none
@@ -118,6 +123,8 @@ impl Default for Config {
             amm_measure: MemoryMeasure::Optimistic,
             memory_recent_to_old_time: 30.0,
             memory_terminate: true,
+            adaptive_target_duration: 5.0,
+            adaptive_hold: 3.0,
             transition_log_length: 1000,
             decision_log_length: 10_000,
             validate: false,

@@ -26,6 +26,7 @@ impl State {
         self.total_nthreads += u64::from(worker.nthreads);
         self.total_memory = self.total_memory.saturating_add(worker.memory_limit);
         let id = self.workers.insert(worker);
+        self.scaling.joined = Some(self.now);
         self.log_worker_event(&address, &[("action", "add-worker".into())]);
         if running {
             self.worker_runs(id);

@@ -16,6 +16,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod action;
+mod advice;
 mod amm;
 mod cancel;
 mod check;
@@ -60,6 +61,7 @@ use std::sync::Arc;
 use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, StimulusId};
 
 pub use action::{Action, Actions};
+pub use advice::{ScalingAdvice, ScalingReason};
 pub use amm::{MemoryManager, MemoryPolicy};
 pub use client::FIRE_AND_FORGET;
 pub use config::{Config, MemoryMeasure, Policy};
@@ -124,6 +126,7 @@ pub struct State {
     stealing: Stealing,
     retirements: Vec<Retirement>,
     memory_policies: Vec<Box<dyn MemoryPolicy>>,
+    scaling: advice::ScalingHistory,
     timers: Timers,
 
     generation: i64,
@@ -194,6 +197,7 @@ impl State {
             stealing: Stealing::default(),
             retirements: Vec::new(),
             memory_policies: Vec::new(),
+            scaling: advice::ScalingHistory::default(),
             timers: Timers::new(&config, now),
             generation: 0,
             generation_time: 0.0,

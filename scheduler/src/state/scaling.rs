@@ -1,15 +1,10 @@
-//! How many workers there should be, and which ones could go (`adaptive_target`, `workers_to_close`).
+//! Which workers could go (`workers_to_close`); `advice.rs` tells how many.
 
 use dask_protocol::Address;
 
 use super::State;
-use super::event::Seconds;
 use super::worker::Worker;
 
-/// Tasks whose durations stand for all tasks that wait for a worker.
-const SAMPLE: usize = 100;
-/// Share of memory in use from which on twice the workers are asked for.
-const MEMORY_USED_MAX: f64 = 0.6;
 /// Times the data held that must remain as memory, where nothing else is asked for.
 const MEMORY_RATIO: f64 = 2.0;
 
@@ -89,38 +84,5 @@ impl State {
             Group { workers, idle, memory_limit, nbytes }
         };
         groups.into_values().map(build).collect()
-    }
-
-    /// How many workers would finish the present work in `target_duration` seconds.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an estimate; casts saturate"
-    )]
-    pub fn adaptive_target(&self, target_duration: Seconds) -> usize {
-        let waiting = self.queue.iter().chain(self.unrunnable.iter().copied());
-        let mut occupancy: Seconds = waiting.take(SAMPLE).map(|id| self.prefix_duration(self.tasks[id].prefix)).sum();
-        let ready = self.queue.len() + self.unrunnable.len();
-        if ready > SAMPLE {
-            occupancy *= ready as f64 / SAMPLE as f64;
-        }
-        let mut cpu = ((self.total_occupancy_seconds() + occupancy) / target_duration).ceil() as usize;
-        cpu = cpu.min(ready + self.total_processing);
-        let count = self.workers.len();
-        if count > 0 {
-            cpu = (cpu as f64 / self.total_nthreads.max(1) as f64 * count as f64).ceil() as usize;
-        } else if ready > 0 {
-            cpu = cpu.max(1);
-        }
-        let limit: u128 = self.workers.iter().map(|(_, worker)| u128::from(worker.memory_limit)).sum();
-        let used: u128 = self.workers.iter().map(|(_, worker)| worker.nbytes).sum();
-        let memory = if limit > 0 && used as f64 > MEMORY_USED_MAX * limit as f64 { 2 * count } else { 0 };
-        let target = cpu.max(memory);
-        if target >= count {
-            return target;
-        }
-        let alone = |address: &Address| address.as_str().to_owned();
-        count - self.workers_to_close(&WorkersToClose::default(), alone).len()
     }
 }

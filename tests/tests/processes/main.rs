@@ -399,6 +399,18 @@ mod tls {
     }
 
     #[test]
+    fn a_scheduler_makes_the_certificates_its_workers_use() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let bundle = dir.path().join("tls");
+        let scheduler = Scheduler::start(&[&format!("--auto-tls={}", bundle.display())]);
+        assert!(scheduler.address.starts_with("tls://127.0.0.1:"), "{}", scheduler.address);
+        let option = |name: &str, file: &str| format!("--tls-{name}={}", bundle.join(file).display());
+        let (ca, cert) = (option("ca-file", "ca.pem"), option("cert", "worker.pem"));
+        let friend = worker("friend", &scheduler.address, &[&ca, &cert]);
+        friend.line_with("Registered to:");
+    }
+
+    #[test]
     fn certificates_decide_who_may_join() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (ours, theirs) = (options(dir.path(), "ours"), options(dir.path(), "theirs"));

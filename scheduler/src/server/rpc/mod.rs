@@ -77,6 +77,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request) -> Reply {
         "check_idle" => queries::idle_since(server).await,
         "versions" => queries::versions(server, &request).await,
         "adaptive_target" => workers::adaptive_target(server, &request).await,
+        "scaling_advice" => workers::scaling_advice(server).await,
         "workers_to_close" => closing::workers_to_close(server, &request).await,
         "set_resources" => workers::set_resources(server, &request).await,
         "heartbeat_worker" => heartbeat::heartbeat(server, &request).await,

@@ -1,27 +1,47 @@
 //! Requests about the cluster's size and its workers: adaptive scaling, `unregister`, resources.
 
+use std::time::Duration;
+
 use dask_protocol::message::{Request, Resources, StimulusId};
 use dask_protocol::{Address, Value};
 use serde::Deserialize;
 
-use super::super::failure::{Reply, nil, reply};
+use super::super::failure::{Reply, SchedulerClosed, nil, reply};
 use super::super::shared::Server;
 use super::ok;
 use super::scatter::timeout_argument;
-use crate::state::Event;
+use crate::state::{Event, ScalingAdvice};
 
-/// `distributed.adaptive.target-duration`.
-const TARGET_DURATION: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// `adaptive_target`: how many workers the present load would keep busy.
+/// `adaptive_target`: how many workers there should be. A caller that names a duration, as dask's `Adaptive` does, waits by
+/// itself before it closes workers and gets the figure of the moment; all others get the advice that pages and metrics show.
 pub(crate) async fn adaptive_target(server: &Server, request: &Request) -> Reply {
     #[derive(Deserialize)]
     struct Args {
         #[serde(default)]
         target_duration: Value,
     }
-    let target = timeout_argument(&request.args::<Args>()?.target_duration, TARGET_DURATION)?.as_secs_f64();
+    let duration = request.args::<Args>()?.target_duration;
+    if duration.is_nil() {
+        return reply(&advice(server).await?.workers);
+    }
+    let target = timeout_argument(&duration, Duration::ZERO)?.as_secs_f64();
     reply(&server.driver.run(move |core| core.state.adaptive_target(target)).await?)
+}
+
+/// `scaling_advice`: how many workers there should be, and why. Ours.
+pub(crate) async fn scaling_advice(server: &Server) -> Reply {
+    let advice = advice(server).await?;
+    let count = |n: usize| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
+    reply(&Value::map([
+        ("workers", count(advice.workers)),
+        ("momentary", count(advice.momentary)),
+        ("present", count(advice.present)),
+        ("reason", advice.reason.to_string().into()),
+    ]))
+}
+
+async fn advice(server: &Server) -> Result<ScalingAdvice, SchedulerClosed> {
+    server.driver.run(|core| core.state.scaling_advice(core.clock.now())).await
 }
 
 /// `amm_handler`: the active memory manager.

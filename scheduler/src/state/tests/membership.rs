@@ -2,7 +2,7 @@
 
 use super::super::TaskState::{Erred, Memory, NoWorker, Processing, Waiting};
 use super::super::testing::{CLIENT, Kit, add_keys, address, annotated, task, task_of, worker};
-use super::super::{Action, Annotations, Event, NewTask, NewWorker, Runtime};
+use super::super::{Action, Annotations, Event, NewTask, NewWorker, Runtime, ScalingReason};
 use dask_protocol::Key;
 use dask_protocol::message::{SchedulerToWorker, WorkerStatus};
 
@@ -269,6 +269,55 @@ fn adaptive_scaling_asks_for_workers_and_lets_idle_ones_go() {
     assert_eq!(kit.state.workers_to_close(&close, alone), [address(3 - kit.worker_of("x"))]);
     kit.release(&["x"]);
     assert_eq!(kit.state.adaptive_target(5.0), 0);
+}
+
+#[test]
+fn more_workers_are_advised_at_once_and_fewer_only_after_a_while() {
+    let mut kit = Kit::new(&[]);
+    let begin = kit.now;
+    let advice = |kit: &mut Kit, seconds: f64| {
+        let advice = kit.state.scaling_advice(begin + seconds);
+        (advice.workers, advice.reason)
+    };
+    assert_eq!(advice(&mut kit, 0.0), (0, ScalingReason::NoWork));
+    kit.submit(vec![task("x"), task("y")], &["x", "y"]);
+    assert_eq!(advice(&mut kit, 0.0), (1, ScalingReason::Work { seconds: 1.0 }));
+    for n in 1..=3 {
+        kit.add_worker(worker(n, 1));
+    }
+    kit.finish("x");
+    kit.finish("y");
+    kit.release(&["x", "y"]);
+    // The load is gone as soon as it came, as often happens between two graphs.
+    assert_eq!(kit.state.adaptive_target(5.0), 0);
+    assert_eq!(advice(&mut kit, 1.0), (3, ScalingReason::CoolingDown));
+    kit.pass(2.0);
+    kit.submit(vec![task("z")], &["z"]);
+    // The one task is on its way; the other two could go, were they not new.
+    assert_eq!(advice(&mut kit, 3.0).0, 3);
+    kit.finish("z");
+    kit.release(&["z"]);
+    assert_eq!(advice(&mut kit, 5.5), (1, ScalingReason::Waiting { seconds: 0.0 }), "what z needed still counts");
+    assert_eq!(advice(&mut kit, 9.0), (0, ScalingReason::NoWork));
+    // A lost worker's task is to be done again: the worker is asked for again.
+    kit.submit(vec![task("a")], &["a"]);
+    for n in 1..=3 {
+        kit.lose(n);
+    }
+    assert_eq!(advice(&mut kit, 9.0).0, 1);
+}
+
+#[test]
+fn fewer_workers_are_advised_step_by_step_as_the_need_falls() {
+    let mut kit = Kit::new(&[1, 1, 1]);
+    kit.pass(10.0);
+    let begin = kit.now;
+    let mut advice = |seconds: f64| kit.state.scaling_advice(begin + seconds);
+    assert_eq!(advice(0.0).reason, ScalingReason::Waiting { seconds: 0.0 });
+    assert_eq!((advice(2.5).workers, advice(2.5).momentary), (3, 0));
+    assert_eq!(advice(3.5).workers, 0);
+    // Whoever asks seldom gets the same.
+    assert_eq!(advice(60.0).workers, 0);
 }
 
 #[test]
