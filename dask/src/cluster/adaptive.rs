@@ -9,30 +9,26 @@ use super::{ClusterError, Crew};
 
 /// How often the scheduler is asked (`distributed.adaptive.interval`).
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often in a row fewer workers have to be enough before some are closed (`distributed.adaptive.wait-count`).
-const WAIT_COUNT: u32 = 3;
 
 /// Follows the load until the cluster closes.
 pub(super) async fn run(crew: Arc<Crew>, minimum: usize, maximum: usize) {
-    let mut fewer = 0;
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
             () = crew.closing.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = adapt(&crew, minimum, maximum, &mut fewer).await {
+        if let Err(error) = adapt(&crew, minimum, maximum).await {
             warn!(target: "distributed.deploy.adaptive", "Adaptive scaling goes on after: {error}");
         }
     }
 }
 
-async fn adapt(crew: &Arc<Crew>, minimum: usize, maximum: usize, fewer: &mut u32) -> Result<(), ClusterError> {
+/// The scheduler's advice is one to follow at once: it has waited by itself before it advises fewer workers.
+async fn adapt(crew: &Arc<Crew>, minimum: usize, maximum: usize) -> Result<(), ClusterError> {
     let wanted: usize = crew.ask("adaptive_target", &()).await?;
     let (target, present) = (wanted.clamp(minimum, maximum), crew.len().await);
-    *fewer = if target < present { *fewer + 1 } else { 0 };
-    if target > present || *fewer >= WAIT_COUNT {
-        *fewer = 0;
+    if target != present {
         info!(target: "distributed.deploy.adaptive", "Adapting from {present} to {target} workers");
         crew.scale(target).await?;
     }
