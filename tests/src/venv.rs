@@ -33,7 +33,7 @@ const BROWSER: &str = "playwright==1.65.2";
 fn requirements() -> Vec<String> {
     let release = std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| REFERENCE.to_owned());
     let mut requirements = vec![format!("dask[complete]=={release}"), format!("distributed=={release}")];
-    requirements.extend(["scikit-learn", "joblib", "pytest", "lz4", "zstandard"].map(String::from));
+    requirements.extend(["scikit-learn", "joblib", "pytest", "lz4", "zstandard", "cryptography"].map(String::from));
     if std::env::var_os(LIBRARIES_VARIABLE).is_some() {
         requirements.extend(LIBRARIES.map(String::from));
     }
