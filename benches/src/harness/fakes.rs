@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 
-/// How many there can be: as many addresses as [`host`] gives.
+/// How many there can be: as many addresses as `host` gives.
 pub const FAKES_MAX: usize = 250 * 250;
 /// What a task claims to have taken, in seconds.
 const TASK_SECONDS: f64 = 1e-4;

@@ -1,6 +1,6 @@
 //! The shell around the state: sockets, clocks and queues. It takes no scheduling decision.
 //!
-//! Start with [`Scheduler`] and [`driver`]: connection tasks decode what peers send and hand events to the one driver
+//! Start with [`Scheduler`] and `driver`: connection tasks decode what peers send and hand events to the one driver
 //! task that owns the state; what the state decides goes to the writer task of each peer's stream.
 
 mod client_stream;

@@ -3,9 +3,9 @@
 //!
 //! The traversal alternates two moves:
 //!
-//! 1. **Towards a target** ([`Traversal::approach`]). From the chosen leaf a path leads down to a root, always through the
+//! 1. **Towards a target** (`Traversal::approach`). From the chosen leaf a path leads down to a root, always through the
 //!    heaviest dependency. Walking it back up, whatever is missing for the next node is done first.
-//! 2. **Along the free way** ([`runnables`]). Nodes that became runnable on the side are followed forward: up to a leaf they
+//! 2. **Along the free way** (`runnables`). Nodes that became runnable on the side are followed forward: up to a leaf they
 //!    are run, up to a reducer that still misses inputs they are only remembered.
 //!
 //! Graphs that are not large are traversed twice, begun at the heaviest leaf and at the lightest; the order that holds less
