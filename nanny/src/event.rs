@@ -146,6 +146,11 @@ pub enum Action {
         /// The worker.
         address: Option<Address>,
     },
+    /// Tell the scheduler not to count on this worker any more; its process is still there.
+    Disown {
+        /// The worker.
+        address: Address,
+    },
     /// Tell the scheduler how a worker ended that nobody had asked to.
     ReportDeath {
         /// The worker.

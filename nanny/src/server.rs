@@ -323,6 +323,10 @@ impl Driver {
                     let _ = events.send(Event::Unregistered);
                 });
             }
+            Action::Disown { address } => {
+                let (pool, scheduler) = (self.pool.clone(), self.scheduler.clone());
+                self.tasks.spawn(async move { scheduler::unregister(&pool, &scheduler, &address).await });
+            }
             Action::ReportDeath { address, pid, exit } => {
                 let (pool, scheduler) = (self.pool.clone(), self.scheduler.clone());
                 let memory = std::mem::take(&mut self.memory);

@@ -34,6 +34,9 @@ const CLOSE_SECONDS: f64 = 5.0;
 /// After SIGKILL a process ends at once, unless it hangs in the kernel; then the nanny leaves without it.
 pub const KILLED_WAIT: Duration = Duration::from_secs(5);
 
+/// A killed worker that is still there after this long is not counted on any more.
+const DISOWN_AFTER: Duration = Duration::from_secs(2);
+
 /// What the state needs to know from the start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -107,7 +110,7 @@ enum Process {
     Running {
         since: Duration,
         worker: Worker,
-        over_memory: bool,
+        ending: Ending,
     },
     /// Asked to close. `kill_at` is past once it was killed; then `give_up_at` counts.
     Stopping {
@@ -119,6 +122,18 @@ enum Process {
     Unregistering {
         pause: Duration,
     },
+}
+
+/// How far it is with the end of a worker that used too much memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ending {
+    No,
+    Terminated,
+    Killed {
+        at: Duration,
+    },
+    /// Nobody counts on it any more.
+    Disowned,
 }
 
 /// A registered worker.
@@ -216,7 +231,7 @@ impl State {
             Event::Restart { timeout, reason, waiter } => self.handle_restart(now, timeout, &reason, waiter, actions),
             Event::Instantiate { waiter } => self.handle_instantiate(now, waiter, actions),
             Event::Close { timeout, reason } => self.close(now, timeout, &reason, actions),
-            Event::Memory { pid, rss } => self.handle_memory(pid, rss, actions),
+            Event::Memory { pid, rss } => self.handle_memory(now, pid, rss, actions),
             Event::Timeout => self.handle_timeout(now, actions),
         }
     }
@@ -229,7 +244,7 @@ impl State {
     fn handle_worker_started(&mut self, worker: Worker, actions: &mut Vec<Action>) {
         match &mut self.process {
             Process::Starting { since, .. } => {
-                self.process = Process::Running { since: *since, worker, over_memory: false };
+                self.process = Process::Running { since: *since, worker, ending: Ending::No };
                 if self.status == Status::Starting {
                     self.status = Status::Running;
                     actions.push(Action::AnnounceStarted { ok: true });
@@ -454,31 +469,45 @@ impl State {
         }
     }
 
-    fn handle_memory(&mut self, pid: u32, rss: u64, actions: &mut Vec<Action>) {
+    fn handle_memory(&mut self, now: Duration, pid: u32, rss: u64, actions: &mut Vec<Action>) {
         let (Some(limit), Some(fraction)) = (self.config.memory_limit, self.config.terminate_fraction) else { return };
-        let Process::Running { worker, over_memory, .. } = &mut self.process else { return };
+        let Process::Running { worker, ending, .. } = &mut self.process else { return };
         #[expect(clippy::cast_precision_loss, reason = "a memory size is compared to a part of another")]
         let over = limit > 0 && rss as f64 / limit as f64 > fraction;
-        if self.status != Status::Running || !over {
+        if self.status != Status::Running {
             return;
         }
         let address = worker.address.clone();
-        if *over_memory {
-            warn!(
-                target: "distributed.nanny.memory",
-                "Worker {address} (pid={pid}) is slow to accept SIGTERM; sending SIGKILL"
-            );
-            actions.push(Action::Signal(Signal::Kill));
-            return;
+        match *ending {
+            Ending::No if over => {
+                *ending = Ending::Terminated;
+                warn!(
+                    target: "distributed.nanny.memory",
+                    "Worker {address} (pid={pid}) exceeded {:.0}% memory budget. Restarting...",
+                    fraction * 100.0
+                );
+                actions.push(Action::LogMemoryRestart { worker: address, pid, rss });
+                actions.push(Action::Signal(Signal::Terminate));
+            }
+            Ending::Terminated if over => {
+                *ending = Ending::Killed { at: now };
+                warn!(
+                    target: "distributed.nanny.memory",
+                    "Worker {address} (pid={pid}) is slow to accept SIGTERM; sending SIGKILL"
+                );
+                actions.push(Action::Signal(Signal::Kill));
+            }
+            Ending::Killed { at } if now >= at + DISOWN_AFTER => {
+                *ending = Ending::Disowned;
+                error!(
+                    target: "distributed.nanny",
+                    "Worker {address} (pid={pid}) does not end even after SIGKILL, as a process that waits for a disk; \
+                     its tasks go to others, and another worker starts once it is gone"
+                );
+                actions.push(Action::Disown { address });
+            }
+            Ending::No | Ending::Terminated | Ending::Killed { .. } | Ending::Disowned => {}
         }
-        *over_memory = true;
-        warn!(
-            target: "distributed.nanny.memory",
-            "Worker {address} (pid={pid}) exceeded {:.0}% memory budget. Restarting...",
-            fraction * 100.0
-        );
-        actions.push(Action::LogMemoryRestart { worker: address, pid, rss });
-        actions.push(Action::Signal(Signal::Terminate));
     }
 
     fn handle_timeout(&mut self, now: Duration, actions: &mut Vec<Action>) {

@@ -71,7 +71,10 @@ def the_files(client):
 
 
 def nothing_is_spilled(client):
-    eventually(lambda: spilled(client) == {"memory": 0, "disk": 0})
+    def left():
+        return f"an empty disk beside {spilled(client)}, of {client.has_what()}"
+
+    eventually(lambda: spilled(client) == {"memory": 0, "disk": 0}, left)
 
 
 def test_four_times_the_limit_is_computed_right_and_kills_nobody(client):
@@ -92,7 +95,7 @@ def test_four_times_the_limit_is_computed_right_and_kills_nobody(client):
     assert client.run(python_pid) == before
     del arrays, sums, again
     nothing_is_spilled(client)
-    assert the_files(client) == []
+    eventually(lambda: the_files(client) == [], "an empty folder")
 
 
 def test_values_on_disk_are_there_for_clients_and_for_user_code(client):
@@ -235,3 +238,24 @@ def test_a_disk_that_stands_still_holds_up_what_it_is_to_take_and_nothing_else(c
     assert client.run(python_pid) == before
     del arrays, sums
     nothing_is_spilled(client)
+
+
+def test_a_disk_that_stands_still_keeps_nobody_from_letting_go_of_what_is_there(client):
+    directory = the_worker(client)[1]["local_directory"]
+    if "still-disk" not in directory:
+        pytest.skip("the disk cannot be stopped")
+    before = client.run(python_pid)
+    n = the_worker(client)[1]["memory_limit"] // CHUNK_BYTES
+    arrays = client.map(make, range(n), pure=False)
+    wait(arrays)
+    eventually(lambda: spilled(client)["disk"] > 10 * CHUNK_BYTES, "a value on disk")
+    with standing_still(directory.partition("/dask-scratch-space")[0]):
+        del arrays
+        for _ in range(3):
+            seen = the_worker(client)[1]["last_seen"]
+            eventually(lambda seen=seen: the_worker(client)[1]["last_seen"] > seen, "another heartbeat")
+        assert spilled(client)["memory"] == 0
+        assert client.submit(checksum, np.arange(10), pure=False).result() == 45
+    nothing_is_spilled(client)
+    eventually(lambda: the_files(client) == [], "an empty folder")
+    assert client.run(python_pid) == before

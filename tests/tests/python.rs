@@ -85,31 +85,32 @@ fn a_disk_that_stands_still_costs_time_and_nothing_else() {
     cluster.pytest(&["test_spilling.py", "-k", "stands_still"]);
 }
 
-/// A file system of its own, gone when dropped.
+/// A file system of its own, gone when dropped. In memory all the same: how fast this machine's disk is does not matter.
 struct SmallDisk {
     path: PathBuf,
-    image: Option<PathBuf>,
+    /// What it is in.
+    below: Option<Box<SmallDisk>>,
 }
 
 impl SmallDisk {
-    /// In memory: it can be full.
+    /// It can be full.
     fn mount(size: &str) -> Option<SmallDisk> {
-        let path = Self::place("full-disk");
         let options = format!("size={size}");
-        Self::mounted(SmallDisk { path, image: None }, &["-t", "tmpfs", "-o", &options, "tmpfs"])
+        SmallDisk { path: Self::place("full-disk"), below: None }.mounted(&["-t", "tmpfs", "-o", &options, "tmpfs"])
     }
 
     /// In a file: it can stand still.
     fn image(size: &str) -> Option<SmallDisk> {
-        let path = Self::place("still-disk");
-        let image = path.with_extension("img");
+        let below = SmallDisk { path: Self::place("image"), below: None };
+        let below = below.mounted(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])?;
+        let image = below.path.join("disk");
         let made = runs("truncate", &["-s", size, text(&image)]) && runs("mkfs.ext4", &["-q", text(&image)]);
-        let disk = SmallDisk { path, image: Some(image.clone()) };
         if !made {
             eprintln!("NOT RUN: no file system can be made here (that needs mkfs.ext4)");
             return None;
         }
-        Self::mounted(disk, &["-o", "loop", text(&image)])
+        let disk = SmallDisk { path: Self::place("still-disk"), below: Some(Box::new(below)) };
+        disk.mounted(&["-o", "loop", text(&image)])
     }
 
     fn place(name: &str) -> PathBuf {
@@ -119,9 +120,9 @@ impl SmallDisk {
         path
     }
 
-    fn mounted(disk: SmallDisk, arguments: &[&str]) -> Option<SmallDisk> {
-        if runs("mount", &[arguments, &[text(&disk.path)]].concat()) {
-            return Some(disk);
+    fn mounted(self, arguments: &[&str]) -> Option<SmallDisk> {
+        if runs("mount", &[arguments, &[text(&self.path)]].concat()) {
+            return Some(self);
         }
         eprintln!("NOT RUN: no small file system can be mounted here (that needs root)");
         None
@@ -136,9 +137,7 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         runs("umount", &["--lazy", text(&self.path)]);
         let _ = std::fs::remove_dir(&self.path);
-        if let Some(image) = &self.image {
-            let _ = std::fs::remove_file(image);
-        }
+        drop(self.below.take());
     }
 }
 

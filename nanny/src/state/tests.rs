@@ -265,9 +265,24 @@ fn worker_over_its_memory_gets_sigterm_then_sigkill() {
     let log = Action::LogMemoryRestart { worker: address(1), pid: 77, rss: 951 };
     assert_eq!(nanny.on(memory(951)), [log, Action::Signal(Signal::Terminate)]);
     assert_eq!(nanny.on(memory(951)), [Action::Signal(Signal::Kill)]);
+    assert_eq!(nanny.after(seconds(1), memory(951)), [], "once is enough");
     nanny.on(exited(Exit::Signal(15)));
     nanny.on(Event::Unregistered);
     assert_eq!(nanny.on(memory(2000)), [], "the next worker is not registered yet");
+}
+
+#[test]
+fn a_worker_that_hangs_in_the_kernel_is_not_counted_on() {
+    let mut nanny = Nanny::running();
+    let memory = |rss| Event::Memory { pid: 77, rss };
+    nanny.on(memory(951));
+    nanny.on(memory(951));
+    assert_eq!(nanny.after(seconds(1), memory(400)), []);
+    assert_eq!(nanny.after(seconds(1), memory(400)), [Action::Disown { address: address(1) }]);
+    assert_eq!(nanny.after(seconds(60), memory(400)), []);
+    // The disk goes on.
+    assert_eq!(nanny.on(exited(KILLED)), [report(1, KILLED), remove(1), unregister(1)]);
+    assert_eq!(nanny.on(Event::Unregistered), [Action::Spawn]);
 }
 
 #[test]

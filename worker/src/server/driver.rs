@@ -142,6 +142,7 @@ impl Driver {
             return;
         }
         for (key, value) in values {
+            self.shared.growth.stored(value.nbytes);
             self.shared.store.insert(key, value);
         }
         if let Some(spilling) = &self.shared.spilling {

@@ -2,8 +2,10 @@
 //! fraction, and to go on below it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::monitor::resident_bytes;
@@ -12,12 +14,45 @@ use crate::state::Event;
 
 /// As `distributed.worker.memory.monitor-interval`.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Values of this share of the limit lead to a measurement at once: some tasks fill a worker faster than it is looked at.
+const GROWTH_SHARE: i64 = 64;
 /// A paused worker goes on below this share of the fraction at which it pauses, so that it does not do so ten times a second.
 const RESUME_SHARE: f64 = 0.98;
 
 /// How long a worker stays paused that cannot become smaller by itself: the first time, and after that.
 const STUCK_PATIENCE: Duration = Duration::from_secs(5);
 const STUCK_PATIENCE_LATER: Duration = Duration::from_millis(500);
+
+/// What was stored since memory was last measured.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    limit: i64,
+    nbytes: AtomicI64,
+    much: Notify,
+}
+
+impl Growth {
+    pub(crate) fn new(limit: Option<u64>) -> Growth {
+        let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        Growth { limit, ..Growth::default() }
+    }
+
+    /// To be called with the size of each value that is stored.
+    pub(crate) fn stored(&self, nbytes: i64) {
+        let before = self.nbytes.fetch_add(nbytes, Ordering::Relaxed);
+        if before.saturating_add(nbytes) >= self.limit / GROWTH_SHARE {
+            self.much.notify_one();
+        }
+    }
+
+    async fn is_much(&self) {
+        self.much.notified().await;
+    }
+
+    fn measured(&self) {
+        self.nbytes.store(0, Ordering::Relaxed);
+    }
+}
 
 /// Watches until the worker stops.
 pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<f64>) {
@@ -28,7 +63,9 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<
         tokio::select! {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
+            () = shared.growth.is_much() => {}
         }
+        shared.growth.measured();
         let resident = resident_bytes(shared.python().map(|python| python.pid()));
         if let Some(spilling) = &shared.spilling {
             spilling.measured(resident);
@@ -99,12 +136,29 @@ pub(crate) fn format_bytes(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::format_bytes;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::{Growth, format_bytes};
 
     #[test]
     fn sizes_read_as_dask_prints_them() {
         assert_eq!(format_bytes(0), "0 B");
         assert_eq!(format_bytes(1000), "0.98 kiB");
         assert_eq!(format_bytes(25_276_000_000), "23.54 GiB");
+    }
+
+    #[tokio::test]
+    async fn a_sixty_fourth_of_the_limit_is_much() {
+        let growth = Growth::new(Some(6400));
+        let soon = Duration::from_millis(10);
+        growth.stored(99);
+        assert!(timeout(soon, growth.is_much()).await.is_err());
+        growth.stored(1);
+        assert!(timeout(soon, growth.is_much()).await.is_ok());
+        growth.measured();
+        growth.stored(99);
+        assert!(timeout(soon, growth.is_much()).await.is_err());
     }
 }

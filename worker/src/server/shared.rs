@@ -27,6 +27,7 @@ use crate::options::WorkerOptions;
 use crate::state::{Event, State};
 use crate::store::{Store, Stored};
 
+use super::memory::Growth;
 use super::metrics::Metrics;
 use super::python_events::Reading;
 use super::python_process::PythonStart;
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     pub store: Store,
     /// Where values go when memory is short, if they may.
     pub spilling: Option<Spilling>,
+    pub growth: Growth,
     pub pool: ConnectionPool,
     pub native: NativePool,
     /// What waits on behalf of native tasks.
@@ -155,6 +157,7 @@ impl Shared {
             clock: SchedulerClock::default(),
             store: if spilling.is_some() { Store::with_recency() } else { Store::default() },
             spilling,
+            growth: Growth::new(options.memory_limit),
             pool,
             native,
             runtime: tokio::runtime::Handle::current(),

@@ -1,15 +1,17 @@
 //! Values on disk: where a worker puts what its memory has no room for.
 //!
 //! One file a value, below the worker's own directory. A [`Spilled`] is the right to read one; the file goes with the last
-//! of them. Nothing here waits for anything but the disk: call it from threads that may block.
+//! of them, removed by a thread of its own: a disk that stands still holds up nobody who drops a value. Nothing else here
+//! waits for anything but the disk: call it from threads that may block.
 
 mod file;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 
 use dask_protocol::Payload;
 use dask_protocol::compression::Compression;
@@ -51,11 +53,50 @@ pub enum SpillError {
 pub struct SpillDirectory {
     path: PathBuf,
     next: AtomicU64,
-    /// Bytes of the files there, shared with those who remove them.
-    used: Arc<AtomicU64>,
+    /// Shared with the values.
+    files: Arc<Files>,
     max: Option<u64>,
     compression: Option<Compression>,
     counts: Counts,
+}
+
+/// What is there, and who removes it.
+#[derive(Debug, Default)]
+struct Files {
+    /// Bytes of values that somebody may read.
+    used: AtomicU64,
+    /// Where paths of files go that nobody may read any more; made when there is the first.
+    unwanted: OnceLock<Option<mpsc::Sender<PathBuf>>>,
+}
+
+impl Files {
+    /// Removes a file some time soon.
+    fn remove(&self, path: PathBuf) {
+        let unwanted = self.unwanted.get_or_init(|| match start_removing() {
+            Ok(sender) => Some(sender),
+            Err(error) => {
+                debug!(%error, "no thread to remove files; they stay until the worker closes");
+                None
+            }
+        });
+        if let Some(unwanted) = unwanted {
+            // The thread ends after the last sender.
+            let _ = unwanted.send(path);
+        }
+    }
+}
+
+fn start_removing() -> io::Result<mpsc::Sender<PathBuf>> {
+    let (unwanted, paths) = mpsc::channel::<PathBuf>();
+    thread::Builder::new().name("spill-remove".to_owned()).spawn(move || {
+        for path in paths {
+            // The worker's directory, and all that is in it, goes when it closes.
+            if let Err(error) = fs::remove_file(&path) {
+                debug!(path = %path.display(), %error, "could not remove a spilled value");
+            }
+        }
+    })?;
+    Ok(unwanted)
 }
 
 /// What was written and read since the start.
@@ -77,16 +118,16 @@ impl SpillDirectory {
         SpillDirectory {
             path: local_directory.join("storage"),
             next: AtomicU64::new(0),
-            used: Arc::default(),
+            files: Arc::default(),
             max,
             compression,
             counts: Counts::default(),
         }
     }
 
-    /// Bytes on disk.
+    /// Bytes of values on disk; files that nobody may read any more may be there a moment longer.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.files.used.load(Ordering::Relaxed)
     }
 
     /// What was written and read since the start.
@@ -113,9 +154,9 @@ impl SpillDirectory {
         fs::create_dir_all(&self.path).map_err(failed)?;
         let mut out = File::create_new(&path).map_err(failed)?;
         // From here on the file goes with this.
-        let mut spilled = Spilled { path: path.clone(), bytes: 0, used: Arc::clone(&self.used) };
+        let mut spilled = Spilled { path: path.clone(), bytes: 0, files: Arc::clone(&self.files) };
         let bytes = file::write(&mut out, payload, self.compression).map_err(failed)?;
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.files.used.fetch_add(bytes, Ordering::Relaxed);
         spilled.bytes = bytes;
         if let Some(max) = self.max.filter(|max| before + bytes > *max) {
             return Err(SpillError::Limit { used: before, max });
@@ -143,16 +184,13 @@ impl SpillDirectory {
 pub struct Spilled {
     path: PathBuf,
     bytes: u64,
-    used: Arc<AtomicU64>,
+    files: Arc<Files>,
 }
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        // The worker's directory, and all that is in it, goes when it closes.
-        if let Err(error) = fs::remove_file(&self.path) {
-            debug!(path = %self.path.display(), %error, "could not remove a spilled value");
-        }
+        self.files.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.files.remove(std::mem::take(&mut self.path));
     }
 }
 
@@ -170,6 +208,14 @@ mod tests {
         fs::read_dir(directory.join("storage")).map_or(0, Iterator::count)
     }
 
+    fn wait_for_files(directory: &Path, n: usize) {
+        let since = std::time::Instant::now();
+        while files(directory) != n {
+            assert!(since.elapsed().as_secs() < 10, "{} files instead of {n}", files(directory));
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn a_file_lasts_as_long_as_somebody_may_read_it() {
         let home = tempfile::tempdir().expect("temporary directory");
@@ -181,7 +227,8 @@ mod tests {
         assert!(storage.used() > 1000);
         assert_eq!(storage.read(&second).expect("read").frames(), payload(1000).frames());
         drop(second);
-        assert_eq!((files(home.path()), storage.used()), (0, 0));
+        assert_eq!(storage.used(), 0);
+        wait_for_files(home.path(), 0);
     }
 
     #[test]
@@ -190,7 +237,8 @@ mod tests {
         let storage = SpillDirectory::new(home.path(), Some(2000), None);
         let _first = storage.write(&payload(1500)).expect("fits");
         assert!(matches!(storage.write(&payload(1500)), Err(SpillError::Limit { max: 2000, .. })));
-        assert_eq!(files(home.path()), 1, "what was begun is removed");
+        // What was begun is removed.
+        wait_for_files(home.path(), 1);
         let _second = storage.write(&payload(10)).expect("fits");
     }
 
