@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dask_protocol::native::{NativeArg, NativeCall};
+use dask_protocol::native::{Definition, NativeArg, NativeCall, SharedDefinition};
 use dask_protocol::{Key, Payload, Value};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ use crate::python::Target;
 /// let call = call.priority(10.0).retries(2);
 /// ```
 pub struct TaskCall<T> {
-    pub(crate) function: Cow<'static, str>,
+    pub(crate) function: SharedDefinition,
     pub(crate) args: Vec<CallArg>,
     pub(crate) key: Option<Key>,
     annotations: Vec<(&'static str, Value)>,
@@ -34,9 +34,18 @@ pub struct TaskCall<T> {
 }
 
 impl<T> TaskCall<T> {
-    /// A call of the function registered under `function`.
+    /// A call of the function registered under `function`, whatever its types.
     pub fn new(function: impl Into<Cow<'static, str>>, args: Vec<CallArg>) -> TaskCall<T> {
-        let function = function.into();
+        TaskCall::of(Definition::named(function).into(), args)
+    }
+
+    /// A call of a function that this binary was built with: a worker that has another one refuses it.
+    #[doc(hidden)]
+    pub fn defined(function: &'static Definition, args: Vec<CallArg>) -> TaskCall<T> {
+        TaskCall::of(function.into(), args)
+    }
+
+    fn of(function: SharedDefinition, args: Vec<CallArg>) -> TaskCall<T> {
         TaskCall { function, args, key: None, annotations: Vec::new(), python: None, value: PhantomData }
     }
 
@@ -110,7 +119,11 @@ impl<T> TaskCall<T> {
     /// What it runs, under this key, as it travels, and the keys it reads.
     pub(crate) fn run_spec(&self, key: &Key) -> Result<(Payload, Vec<Key>), TaskError> {
         let args = self.args.iter().enumerate().map(|(index, arg)| {
-            arg.arg.clone().map_err(|reason| TaskError::Argument { function: self.function.to_string(), index, reason })
+            arg.arg.clone().map_err(|reason| TaskError::Argument {
+                function: self.function.name.to_string(),
+                index,
+                reason,
+            })
         });
         let call = NativeCall { function: self.function.clone(), args: args.collect::<Result<_, _>>()? };
         let dependencies = call.dependencies();
@@ -124,7 +137,7 @@ impl<T> TaskCall<T> {
 
 impl<T> std::fmt::Debug for TaskCall<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TaskCall({}/{}", self.function, self.args.len())?;
+        write!(f, "TaskCall({}/{}", self.function.name, self.args.len())?;
         f.write_str(")")
     }
 }

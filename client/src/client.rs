@@ -114,7 +114,7 @@ impl Client {
     }
 
     fn prepare<T>(&self, call: &TaskCall<T>, tasks: &mut Vec<NativeTask>, keys: &mut Vec<Key>) -> Handle {
-        let key = call.key.clone().unwrap_or_else(|| self.session.next_key(&call.function));
+        let key = call.key.clone().unwrap_or_else(|| self.session.next_key(&call.function.name));
         let (run_spec, dependencies) = match call.run_spec(&key) {
             Ok(made) => made,
             Err(error) => return self.session.failed(key, error),

@@ -216,7 +216,7 @@ impl<T> Future<T> {
         match self.handle.0.session.upgrade() {
             Some(session) => Client::of(session).submit(call),
             None => {
-                let key = call.key.unwrap_or_else(|| Key::from(call.function.as_ref()));
+                let key = call.key.unwrap_or_else(|| Key::from(call.function.name.as_ref()));
                 Future::new(Handle::closed(key))
             }
         }

@@ -106,7 +106,7 @@ impl GraphBuilder {
     /// # Errors
     /// [`GraphError::Duplicate`] when the key is taken, [`GraphError::Argument`] when an argument cannot be packed.
     pub fn add<T>(&mut self, call: TaskCall<T>) -> Result<Node<T>, GraphError> {
-        let key = call.key.clone().unwrap_or_else(|| self.next_key(&call.function));
+        let key = call.key.clone().unwrap_or_else(|| self.next_key(&call.function.name));
         if self.index.contains_key(&key) {
             return Err(GraphError::Duplicate { key });
         }

@@ -10,6 +10,7 @@ use dask_protocol::message::{
     CancelKeys, ClientDesiresKeys, ClientReleasesKeys, ClientToScheduler, CloseClient, CloseStream, HeartbeatClient,
     Keys, NativeTask, Pairs, ReportKey, SchedulerToClient, UpdateNativeGraph,
 };
+use dask_protocol::native::{RELEASE, releases_agree};
 use dask_protocol::{Address, Key, Payload, Value, native};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
@@ -72,13 +73,14 @@ impl Session {
     pub(crate) async fn open(scheduler: Address, id: String, config: &CommConfig) -> Result<Arc<Session>, ClientError> {
         let failed = |source| ClientError::Comm { scheduler: scheduler.clone(), source };
         let mut comm = Comm::connect(&scheduler, config).await.map_err(failed)?;
-        let register =
-            RegisterClient { op: "register-client", client: &id, reply: false, versions: Value::Map(vec![]) };
+        let versions = Value::map([("dask-rs", RELEASE.into())]);
+        let register = RegisterClient { op: "register-client", client: &id, reply: false, versions };
         comm.send_value(&register).await.map_err(failed)?;
         let greeting = comm.recv().await.map_err(failed)?.decode_stream().map_err(|e| failed(e.into()))?;
         let refused = |reason: String| ClientError::Refused { scheduler: scheduler.clone(), reason };
         match greeting.as_slice() {
             [SchedulerToClient::StreamStart(start)] if start.error.is_empty() => {
+                check_release(start.release.as_deref()).map_err(refused)?;
                 if !start.warning.is_empty() {
                     warn!(target: "distributed.client", "{}", start.warning);
                 }
@@ -310,6 +312,17 @@ impl Session {
     }
 }
 
+/// Whether a scheduler of this release understands what this client says.
+fn check_release(scheduler: Option<&str>) -> Result<(), String> {
+    match scheduler {
+        Some(release) if releases_agree(release, RELEASE) => Ok(()),
+        Some(release) => {
+            Err(format!("it is of dask-rs {release}, this client of {RELEASE}; build both with one release"))
+        }
+        None => Err(format!("it is no scheduler of dask-rs, which this client of dask-rs {RELEASE} needs")),
+    }
+}
+
 /// Many futures dropped one after the other are released in one message.
 fn merge_releases(last: &mut ClientToScheduler, next: ClientToScheduler) -> Option<ClientToScheduler> {
     match (last, next) {
@@ -361,5 +374,18 @@ async fn send_heartbeats(session: Weak<Session>) {
         if !session.stream.send(HeartbeatClient {}.into()) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_of_another_release_is_told_apart() {
+        assert_eq!(check_release(Some(RELEASE)), Ok(()));
+        let other = check_release(Some("7.1.0")).expect_err("another release");
+        assert!(other.contains("7.1.0") && other.contains(RELEASE), "{other}");
+        assert!(check_release(None).expect_err("dask.distributed's").contains("no scheduler of dask-rs"));
     }
 }

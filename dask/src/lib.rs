@@ -28,6 +28,7 @@ mod compile_fail;
 pub mod config;
 mod context;
 mod graph;
+mod library;
 pub mod logging;
 pub mod worker;
 
@@ -50,6 +51,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What `#[dask::task]` expands to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use dask_worker::native::{Arg, ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
+    pub use dask_worker::native::library::{Table, table};
+    pub use dask_worker::native::{Arg, ArgSlot, Definition, NativeError, NativeFunction, NativeValue, TaskContext};
     pub use inventory;
 }

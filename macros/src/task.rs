@@ -1,6 +1,6 @@
 //! Expansion of `#[dask::task]`.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
@@ -42,15 +42,17 @@ pub fn expand(options: &Options, function: &ItemFn) -> syn::Result<TokenStream> 
     let output = Output::read(&function.sig.output);
     let value = &output.value;
 
+    let signature = signature(&args, value);
     let names: Vec<_> = args.iter().map(|a| &a.name).collect();
     let owned: Vec<_> = args.iter().map(|a| &a.owned).collect();
     let call = quote! {
         #(#attributes)*
         #visibility fn #ident(#(#names: impl ::dask::IntoArg<#owned>),*) -> ::dask::TaskCall<#value> {
-            ::dask::TaskCall::new(#name, ::std::vec![#(::dask::IntoArg::<#owned>::into_arg(#names)),*])
+            static DEFINITION: ::dask::__private::Definition = ::dask::__private::Definition::new(#name, #signature);
+            ::dask::TaskCall::defined(&DEFINITION, ::std::vec![#(::dask::IntoArg::<#owned>::into_arg(#names)),*])
         }
     };
-    let run = runner(function, &parameters, &name, &output);
+    let run = runner(function, &parameters, &name, &signature, &output);
     Ok(quote! { #call #run })
 }
 
@@ -69,7 +71,7 @@ fn refuse_unsupported(function: &ItemFn) -> syn::Result<()> {
 }
 
 /// The hidden function, and its registration.
-fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, output: &Output) -> TokenStream {
+fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, signature: &str, output: &Output) -> TokenStream {
     let (inputs, result, body) = (&function.sig.inputs, &function.sig.output, &function.block);
     let asyncness = &function.sig.asyncness;
     let args: Vec<_> = parameters.iter().filter_map(Parameter::argument).collect();
@@ -125,6 +127,7 @@ fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, output: &Outp
     quote! {
         const _: () = {
             use ::dask::__private;
+            static DEFINITION: __private::Definition = __private::Definition::new(#name, #signature);
             #asyncness fn __run(#inputs) #result #body
             fn __call(
                 _context: &__private::TaskContext,
@@ -142,13 +145,64 @@ fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, output: &Outp
                 #finish
             }
             __private::inventory::submit! {
-                __private::NativeFunction {
-                    name: #name,
-                    location: ::std::concat!(::std::file!(), ":", ::std::line!()),
-                    call: __call,
-                }
+                __private::NativeFunction::new(
+                    &DEFINITION,
+                    ::std::concat!(::std::file!(), ":", ::std::line!()),
+                    __call,
+                )
             }
         };
+    }
+}
+
+/// The types that travel, by their last names: what two sides built from one source have alike, wherever they are.
+fn signature(args: &[&Argument], value: &TokenStream) -> String {
+    let args: Vec<String> = args.iter().map(|arg| short(&arg.owned)).collect();
+    format!("({}) -> {}", args.join(", "), short(value))
+}
+
+/// A type as it is usually written: without the paths before its names.
+fn short(ty: &TokenStream) -> String {
+    let mut text = String::new();
+    let mut tokens: Vec<String> = Vec::new();
+    flatten(ty.clone(), &mut tokens);
+    let mut index = 0;
+    while let Some(token) = tokens.get(index) {
+        let path_goes_on =
+            |at: usize| tokens.get(at).is_some_and(|it| it == ":") && tokens.get(at + 1).is_some_and(|it| it == ":");
+        if path_goes_on(index) {
+            index += 2; // a leading `::`
+            continue;
+        }
+        if path_goes_on(index + 1) {
+            index += 3; // a part of a path that is not its last
+            continue;
+        }
+        text.push_str(token);
+        if token == "," || token == ";" || token == "dyn" || token == "mut" || token == "const" {
+            text.push(' ');
+        }
+        index += 1;
+    }
+    text
+}
+
+fn flatten(tokens: TokenStream, out: &mut Vec<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::None => ("", ""),
+                };
+                out.push(open.to_owned());
+                flatten(group.stream(), out);
+                out.push(close.to_owned());
+            }
+            other => out.push(other.to_string()),
+        }
     }
 }
 
@@ -277,5 +331,31 @@ impl Output {
         let (ty, fallible) = generic_of(ty, "Result").map_or((&**ty, false), |value| (value, true));
         let (ty, shared) = generic_of(ty, "Arc").map_or((ty, false), |value| (value, true));
         Output { value: quote!(#ty), fallible, shared }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature_of(function: &str) -> String {
+        let function: ItemFn = syn::parse_str(function).expect("a function");
+        let parameters: Vec<_> = function.sig.inputs.iter().map(|it| Parameter::read(it).expect("supported")).collect();
+        let args: Vec<_> = parameters.iter().filter_map(Parameter::argument).collect();
+        signature(&args, &Output::read(&function.sig.output).value)
+    }
+
+    #[test]
+    fn signatures_have_the_types_that_travel_without_their_paths() {
+        let by_reference = "fn f(image: &crate::Image, sizes: &[u32], name: &str) -> Result<Vec<Image>, Error> {}";
+        assert_eq!(signature_of(by_reference), "(Image, Vec<u32>, String) -> Vec<Image>");
+        let owned =
+            "fn f(c: &TaskContext, a: Arc<Image>, b: std::vec::Vec<u32>, c: String) -> ::std::vec::Vec<my::Image> {}";
+        assert_eq!(signature_of(owned), signature_of(by_reference));
+        assert_eq!(signature_of("async fn f(pair: (i64, [u8; 4])) {}"), "((i64, [u8; 4])) -> ()");
+        assert_eq!(
+            signature_of("fn f(m: HashMap<String, Option<f64>>) -> f64 {}"),
+            "(HashMap<String, Option<f64>>) -> f64"
+        );
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The scheduler forwards them as any other `run_spec`. Results travel in the `msgpack` family, which Python peers read.
 
+mod definition;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -13,19 +15,53 @@ use crate::message::from_slice;
 use crate::payload::{NATIVE_SERIALIZER, Payload, PayloadKind};
 use crate::pickle::loads_plain;
 
+pub use definition::{Definition, RELEASE, SharedDefinition, releases_agree};
+
 /// Family of the values that native tasks make: one msgpack value, readable by Python.
 pub const VALUE_SERIALIZER: &str = "msgpack";
 
 /// Longest head of a msgpack value of bytes.
 const BYTES_HEAD_MAX: usize = 5;
 
-/// A call of a function registered in the worker's binary.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A call of a function registered in the worker's binary, or in a library that it loaded.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "PackedCall<'static>")]
 pub struct NativeCall {
-    /// The name it is registered under.
-    pub function: Cow<'static, str>,
+    /// What the caller takes the function for.
+    pub function: SharedDefinition,
     /// Its arguments, in order.
     pub args: Vec<NativeArg>,
+}
+
+/// A call as it travels.
+#[derive(Serialize, Deserialize)]
+struct PackedCall<'a> {
+    function: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release: Option<Cow<'a, str>>,
+    args: Cow<'a, [NativeArg]>,
+}
+
+impl Serialize for NativeCall {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let definition = &*self.function;
+        let packed = PackedCall {
+            function: Cow::Borrowed(&definition.name),
+            signature: definition.signature.as_deref().map(Cow::Borrowed),
+            release: definition.release.as_deref().map(Cow::Borrowed),
+            args: Cow::Borrowed(&self.args),
+        };
+        packed.serialize(serializer)
+    }
+}
+
+impl From<PackedCall<'static>> for NativeCall {
+    fn from(packed: PackedCall<'static>) -> NativeCall {
+        let PackedCall { function: name, signature, release, args } = packed;
+        NativeCall { function: Definition { name, signature, release }.into(), args: args.into_owned() }
+    }
 }
 
 /// One argument of a native call.
@@ -190,8 +226,9 @@ mod tests {
 
     #[test]
     fn calls_roundtrip_and_name_their_dependencies() {
+        static ADD: Definition = Definition::new("add", "(i64) -> i64");
         let call = NativeCall {
-            function: "add".into(),
+            function: (&ADD).into(),
             args: vec![
                 NativeArg::Future(Key::from("b")),
                 NativeArg::Value(Bytes::from_static(b"\x01")),

@@ -50,7 +50,7 @@ impl Inner {
         self.packed.get_or_init(|| {
             let call = self.call.as_ref().expect("what has no packed form was made from a call");
             let frame = rmp_serde::to_vec_named(call).expect("a call of bytes and keys always packs");
-            let header = serialized_header(NATIVE_SERIALIZER, Some(&call.function), 1);
+            let header = serialized_header(NATIVE_SERIALIZER, Some(&call.function.name), 1);
             Packed { header, frames: vec![frame.into()] }
         })
     }

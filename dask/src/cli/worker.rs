@@ -282,8 +282,11 @@ impl Command<'_> {
         nanny: Option<(Address, OnRegistered)>,
     ) -> Result<WorkerOptions, StartError> {
         let (nanny, on_registered) = nanny.unzip();
-        let defaults = WorkerOptions::new(self.scheduler.clone())
-            .map_err(|error| StartError::System { what: "native tasks".to_owned(), error: io::Error::other(error) })?;
+        let failed = |error| StartError::System { what: "native tasks".to_owned(), error: io::Error::other(error) };
+        let mut defaults = WorkerOptions::new(self.scheduler.clone()).map_err(failed)?;
+        for library in &plan.settings.task_libraries {
+            defaults.registry.load_library(library).map_err(failed)?;
+        }
         let tls_files = self.args.tls.paths(Role::Worker, self.dask).ok().flatten();
         Ok(WorkerOptions {
             name: plan.name.clone(),

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::memory_args::MemoryArgs;
 use super::tls::TlsArgs;
+use super::worker_settings::is_task_library;
 
 /// Launch a Dask worker attached to an existing scheduler
 #[derive(Debug, Clone, Default, Parser)]
@@ -123,7 +124,8 @@ pub struct WorkerArgs {
     /// Worker class; only the usual one exists here.
     #[arg(long, hide = true)]
     pub worker_class: Option<String>,
-    /// Module, file or URL with a dask_setup function, which the worker's Python process loads when it starts
+    /// Module, file or URL with a dask_setup function, which the worker's Python process loads when it starts; or a shared
+    /// library (.so) of native tasks, which the worker itself loads
     #[arg(long)]
     pub preload: Vec<String>,
     /// Arguments for the preload modules, after --
@@ -167,9 +169,13 @@ impl WorkerArgs {
         }
         let modules = [("--preload", &self.preload), ("--preload-nanny", &self.preload_nanny)];
         for (option, modules) in modules {
-            if let (Some(module), Some("none")) = (modules.first(), self.python.as_deref()) {
+            let module = modules.iter().find(|module| !is_task_library(module));
+            if let (Some(module), Some("none")) = (module, self.python.as_deref()) {
                 return Err(format!("{option} {module}: a worker with --python none runs no Python modules"));
             }
+        }
+        if let Some(library) = self.preload_nanny.iter().find(|it| is_task_library(it)) {
+            return Err(format!("--preload-nanny {library}: native tasks run in workers; give it with --preload"));
         }
         let mut warnings = Vec::new();
         let ignored = [

@@ -12,6 +12,8 @@ use crate::config::DaskConfig;
 pub struct WorkerSettings {
     /// Modules that the Python process loads.
     pub preload: Vec<String>,
+    /// Libraries of native tasks.
+    pub task_libraries: Vec<PathBuf>,
     /// Arguments for them.
     pub preload_argv: Vec<String>,
     /// Where files go.
@@ -26,6 +28,12 @@ pub struct WorkerSettings {
     pub validate: bool,
 }
 
+/// Whether something to preload is a library of native tasks: upstream preloads modules by name, files that end in `.py`,
+/// and URLs.
+pub fn is_task_library(preload: &str) -> bool {
+    preload.ends_with(std::env::consts::DLL_SUFFIX)
+}
+
 impl WorkerSettings {
     /// Reads them; options count more than the configuration.
     ///
@@ -36,13 +44,14 @@ impl WorkerSettings {
         let truth = |key| dask.key(key).map_or(Ok(false), |said| said.truth());
         let directory = dask.said("--local-directory", args.local_directory.as_deref(), "temporary-directory");
         let listed = |given: &[String], key| if given.is_empty() { dask.texts(key) } else { Ok(given.to_vec()) };
-        let preload = if args.python.as_deref() == Some("none") {
-            Vec::new()
-        } else {
-            listed(&args.preload, "distributed.worker.preload")?
-        };
+        let (libraries, mut preload): (Vec<_>, Vec<_>) =
+            listed(&args.preload, "distributed.worker.preload")?.into_iter().partition(|it| is_task_library(it));
+        if args.python.as_deref() == Some("none") {
+            preload.clear();
+        }
         Ok(WorkerSettings {
             preload,
+            task_libraries: libraries.into_iter().map(PathBuf::from).collect(),
             preload_argv: listed(&args.preload_argv, "distributed.worker.preload-argv")?,
             local_directory: directory.map(|said| PathBuf::from(said.text())),
             lifetime_restart: match (args.lifetime_restart, args.no_lifetime_restart) {
@@ -79,6 +88,21 @@ mod tests {
         let own = |(name, text): &(&str, &str)| (format!("DASK_{name}"), (*text).to_owned());
         let dask = DaskConfig::from_sources(&[], variables.iter().map(own)).expect("a configuration");
         WorkerSettings::read(args, &dask)
+    }
+
+    #[test]
+    fn libraries_of_tasks_are_no_modules() {
+        let args = WorkerArgs {
+            preload: vec!["module".to_owned(), "./libtasks.so".to_owned(), "setup.py".to_owned()],
+            python: Some("none".to_owned()),
+            ..WorkerArgs::default()
+        };
+        assert!(args.check_unsupported().is_err_and(|error| error.contains("module")));
+        let said = settings(&args, &[]).expect("readable");
+        assert_eq!((said.preload, said.task_libraries), (vec![], vec![PathBuf::from("./libtasks.so")]));
+        let said = settings(&WorkerArgs::default(), &[("DISTRIBUTED__WORKER__PRELOAD", "['a', 'b.so']")]);
+        let said = said.expect("readable");
+        assert_eq!((said.preload, said.task_libraries), (vec!["a".to_owned()], vec![PathBuf::from("b.so")]));
     }
 
     #[test]

@@ -269,6 +269,9 @@ pub struct StreamStart {
     /// Ends the client when not empty.
     #[serde(default)]
     pub error: String,
+    /// The release of a scheduler of ours, for Rust clients.
+    #[serde(default, rename = "dask-rs", skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 /// `key-in-memory`.

@@ -12,7 +12,7 @@ use super::reader;
 use super::task_node::{TASK_SPEC, TaskReader};
 use super::value::PickleValue;
 use crate::key::Key;
-use crate::native::{NativeArg, NativeCall};
+use crate::native::{Definition, NativeArg, NativeCall};
 
 /// The class of our Python package whose instances name our functions.
 pub(super) const NATIVE: (&str, &str) = ("dask_rs", "native");
@@ -142,7 +142,8 @@ pub fn read_native_task(pickle: &Bytes, buffers: &[Bytes]) -> Result<Option<Nati
         .iter()
         .enumerate()
         .map(|(index, &arg)| reader.read(arg, 0).map_err(|reason| wrong(format!("argument {index}: {reason}"))));
-    Ok(Some(NativeCall { args: args.collect::<Result<_, _>>()?, function: function.clone().into() }))
+    let args = args.collect::<Result<_, _>>()?;
+    Ok(Some(NativeCall { args, function: Definition::named(function).into() }))
 }
 
 /// The state of a bare instance of a class of dask's graph nodes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dask_protocol::comm::{BatchedSender, Comm, CommReader};
 use dask_protocol::message::{ClientToScheduler, Keys, Message, Request, SchedulerToClient, StreamStart, UpdateData};
+use dask_protocol::native::RELEASE;
 use dask_protocol::{Address, CommError, Key, Value};
 use serde::Deserialize;
 use tracing::{info, warn};
@@ -35,12 +36,21 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
     };
     let client: ClientId = client.into();
     info!(target: "distributed.scheduler", "Receive client connection: {client}");
+    if let Some(error) = versions::refusal(&client, &versions) {
+        warn!(target: "distributed.scheduler", "{error}");
+        let refusal = StreamStart { error, release: Some(RELEASE.to_owned()), ..StreamStart::default() };
+        if let Err(error) = comm.send_value(&[SchedulerToClient::from(refusal)]).await {
+            explain_end(&peer, &error);
+        }
+        return;
+    }
     let warning = versions::warning_for(&server, "Client", versions).await;
     // Before it is told: its first call, over another connection, may be here at once.
     let id = client.clone();
     let Ok(session) = server.driver.run(move |core| core.add_client(&id)).await else { return };
     let mut stream = ClientStream { server, client, session, peer, events: Vec::new(), early: VecDeque::new() };
-    let start = SchedulerToClient::from(StreamStart { warning, error: String::new() });
+    let start =
+        SchedulerToClient::from(StreamStart { warning, error: String::new(), release: Some(RELEASE.to_owned()) });
     match comm.send_value(&[start]).await {
         Ok(()) => stream.serve(comm).await,
         Err(error) => explain_end(&stream.peer, &error),

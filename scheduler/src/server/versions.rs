@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dask_protocol::Value;
+use dask_protocol::native::{RELEASE, releases_agree};
 
 use super::shared::Server;
+use crate::state::ClientId;
 
 /// Packages whose version on the scheduler matters, beside those any two peers must agree on.
 const SCHEDULER_RELEVANT: [&str; 8] =
@@ -21,6 +23,18 @@ pub(crate) async fn warning_for(server: &Server, peer_name: &str, peer: Value) -
     });
     let Ok(workers) = workers.await else { return String::new() };
     table(peer_name, &peer, scheduler.as_ref(), &workers)
+}
+
+/// What a Rust client is told that was built with a release of dask-rs that does not go with ours; `None` for all others.
+pub(crate) fn refusal(client: &ClientId, versions: &Value) -> Option<String> {
+    let release = versions.get("dask-rs").and_then(Value::as_str)?;
+    let differs = !releases_agree(release, RELEASE);
+    differs.then(|| {
+        format!(
+            "Rust client {client} was built with dask-rs {release}, this scheduler is {RELEASE}; build the program with \
+             that release, or start a scheduler of {release}"
+        )
+    })
 }
 
 /// Upstream's table of the packages that differ. A scheduler that has not asked its Python yet (`None`) has no say.
@@ -140,6 +154,16 @@ mod tests {
             | dask    | 1      | UNKNOWN   | 2       |\n\
             +---------+--------+-----------+---------+";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn rust_clients_of_another_release_are_refused_with_both_named() {
+        let told = |release: &str| Value::map([("dask-rs", Value::from(release))]);
+        let client = ClientId::from("Client-1".to_owned());
+        let refused = refusal(&client, &told("7.1.0")).expect("another release");
+        assert!(refused.contains("7.1.0") && refused.contains(RELEASE), "{refused}");
+        assert_eq!(refusal(&client, &told(RELEASE)), None);
+        assert_eq!(refusal(&client, &versions(&[("dask", "2026.8.0")])), None);
     }
 
     #[test]

@@ -5,14 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
+/// Who is told elsewhere that a task should end.
+pub(crate) trait Listener: Send + Sync {
+    /// It should; may be said more than once.
+    fn cancelled(&self);
+}
+
 /// Shared by a running task, its thread, and the pool. One allocation per task: there may be hundreds of thousands a second.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Fate {
     cancelled: AtomicBool,
     wake: Notify,
     given_up: AtomicBool,
     seceded: AtomicBool,
     overdue: OnceLock<f64>,
+    listener: OnceLock<Box<dyn Listener>>,
 }
 
 impl Fate {
@@ -24,6 +31,17 @@ impl Fate {
         }
         self.cancelled.store(true, Ordering::Release);
         self.wake.notify_waiters();
+        if let Some(listener) = self.listener.get() {
+            listener.cancelled();
+        }
+    }
+
+    /// Has somebody else told that it should end, now or later.
+    pub(crate) fn listen(&self, listener: Box<dyn Listener>) {
+        let listener = self.listener.get_or_init(|| listener);
+        if self.is_cancelled() {
+            listener.cancelled();
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

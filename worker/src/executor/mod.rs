@@ -16,7 +16,7 @@ use dask_protocol::pickle::{builtin_exception, read_native_task};
 use dask_protocol::{Key, Payload, PayloadKind, Value};
 use rustc_hash::FxHashMap;
 
-use crate::native::{ArgSlot, NativeError, NativeFunction, TaskContext};
+use crate::native::{ArgSlot, Call, NativeError, TaskContext};
 use crate::server::metrics::Label;
 use crate::server::shared::{Shared, stimulus};
 use crate::server::spilling;
@@ -150,7 +150,7 @@ fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
 
 fn execute_native(shared: &Arc<Shared>, task: Task, call: Cow<'_, NativeCall>) {
     let function = match shared.registry.lookup(&call.function) {
-        Ok(function) => *function,
+        Ok(function) => function.call(),
         Err(error) => return fail(shared, &task, "RuntimeError", &error.to_string()),
     };
     // Taken now: the state may drop values while the task waits for a thread.
@@ -209,13 +209,7 @@ async fn bring(
     Ok(())
 }
 
-fn submit(
-    shared: &Arc<Shared>,
-    task: Task,
-    function: NativeFunction,
-    call: &NativeCall,
-    found: &FxHashMap<Key, Stored>,
-) {
+fn submit(shared: &Arc<Shared>, task: Task, function: Call, call: &NativeCall, found: &FxHashMap<Key, Stored>) {
     let args = match call.args.iter().map(|arg| slot(arg, found)).collect::<Result<Vec<_>, _>>() {
         Ok(args) => args,
         Err(message) => return fail(shared, &task, "KeyError", &message),
@@ -224,7 +218,7 @@ fn submit(
     let context = TaskContext::new(shared, task.key.clone(), run_id);
     let done_shared = Arc::clone(shared);
     let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome));
-    shared.native.submit(Job { function, context, args, done });
+    shared.native.submit(Job { call: function, context, args, done });
 }
 
 fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, String> {

@@ -15,7 +15,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::fate::Fate;
 use super::replace::{Overdue, overdue_failure};
-use crate::native::{ArgSlot, NativeError, NativeFunction, NativeValue, TaskContext};
+use crate::native::{ArgSlot, Call, NativeError, NativeValue, TaskContext};
 use crate::server::Closed;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
@@ -25,7 +25,7 @@ const BACKTRACE_LINES_MAX: usize = 64;
 
 /// A task whose arguments are at hand.
 pub(crate) struct Job {
-    pub function: NativeFunction,
+    pub call: Call,
     pub context: TaskContext,
     pub args: Vec<ArgSlot>,
     /// Called on the pool's thread with the outcome.
@@ -142,21 +142,11 @@ impl Crew {
 
 /// Runs a job. False when the thread has been replaced meanwhile: the job was given up, or left the pool.
 fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
-    let Job { function, context, args, done } = job;
+    let Job { call, context, args, done } = job;
     let run = context.run();
     let fate = Arc::clone(&context.fate);
-    FATE.set(Some(Arc::clone(&fate)));
     let start = crate::clock::unix_now();
-    LAST_PANIC.set(None);
-    RUNNING.set(true);
-    let called = panic::catch_unwind(AssertUnwindSafe(|| (function.call)(&context, args)));
-    RUNNING.set(false);
-    let result = called.unwrap_or_else(|payload| {
-        let message = panic_message(&*payload);
-        let (location, backtrace) = LAST_PANIC.take().unzip();
-        Err(NativeError::Panicked { message, location: location.flatten(), backtrace })
-    });
-    FATE.set(None);
+    let result = call_caught(call, &context, args);
     // Whoever removes it decides what became of the job.
     let waited_for = crew.upgrade().is_none_or(|crew| crew.fates().remove(&run).is_some());
     if !waited_for && fate.is_given_up() {
@@ -164,6 +154,21 @@ fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
     }
     done(Outcome { result, start, stop: crate::clock::unix_now(), thread, overdue: fate.overdue() });
     !fate.has_seceded()
+}
+
+/// Calls a task on this thread. A panic is an error.
+pub(crate) fn call_caught(call: Call, context: &TaskContext, args: Vec<ArgSlot>) -> Result<NativeValue, NativeError> {
+    FATE.set(Some(Arc::clone(&context.fate)));
+    LAST_PANIC.set(None);
+    RUNNING.set(true);
+    let called = panic::catch_unwind(AssertUnwindSafe(|| call.run(context, args)));
+    RUNNING.set(false);
+    FATE.set(None);
+    called.unwrap_or_else(|payload| {
+        let message = panic_message(&*payload);
+        let (location, backtrace) = LAST_PANIC.take().unzip();
+        Err(NativeError::Panicked { message, location: location.flatten(), backtrace })
+    })
 }
 
 /// Ends a native task that goes on after its limit.
@@ -192,7 +197,7 @@ thread_local! {
 }
 
 /// Notes where a task panicked. Panics outside tasks go to the hook that was there before.
-fn install_panic_hook() {
+pub(crate) fn install_panic_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous: Arc<dyn Fn(&panic::PanicHookInfo<'_>) + Send + Sync> = Arc::from(panic::take_hook());
@@ -210,7 +215,7 @@ fn install_panic_hook() {
 /// The lines of a backtrace between the panic's machinery and that of the pool.
 fn frames_of_task(backtrace: &str) -> String {
     let mut lines: Vec<&str> = backtrace.lines().collect();
-    if let Some(end) = lines.iter().position(|line| line.contains("executor::native::run")) {
+    if let Some(end) = lines.iter().position(|line| line.contains("executor::native::call_caught")) {
         lines.truncate(end);
     }
     let frame = |line: &&str| line.split_once(": ").is_some_and(|(n, _)| n.trim().parse::<u32>().is_ok());
@@ -239,14 +244,14 @@ mod tests {
         TaskContext::without_worker(key.into(), 1)
     }
 
-    fn function(call: fn(&TaskContext, Vec<ArgSlot>) -> Result<NativeValue, NativeError>) -> NativeFunction {
-        NativeFunction { name: "f", location: "here:1", call }
+    fn function(call: fn(&TaskContext, Vec<ArgSlot>) -> Result<NativeValue, NativeError>) -> Call {
+        Call::Here(call)
     }
 
-    fn outcome_of(pool: &NativePool, function: NativeFunction) -> Outcome {
+    fn outcome_of(pool: &NativePool, call: Call) -> Outcome {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |outcome| send.send(outcome).expect("the test waits"));
-        pool.submit(Job { function, context: context("k"), args: Vec::new(), done });
+        pool.submit(Job { call, context: context("k"), args: Vec::new(), done });
         receive.recv_timeout(Duration::from_secs(20)).expect("the job ends")
     }
 
@@ -264,7 +269,7 @@ mod tests {
             let (send, context) = (send.clone(), context(key));
             let key = Key::from(key);
             let done = Box::new(move |_| send.send(key).expect("the test waits"));
-            pool.submit(Job { function: wait, context, args: Vec::new(), done });
+            pool.submit(Job { call: wait, context, args: Vec::new(), done });
         };
         submit("cancelled");
         pool.cancel(&"cancelled".into(), 1, None);
@@ -287,7 +292,7 @@ mod tests {
         assert_eq!(message, "out of luck");
         assert!(location.is_some_and(|place| place.contains("native.rs")));
         let backtrace = backtrace.expect("always there");
-        assert!(!backtrace.contains("core::panicking") && !backtrace.contains("native::run"), "{backtrace}");
+        assert!(!backtrace.contains("core::panicking") && !backtrace.contains("call_caught"), "{backtrace}");
         let outcome = outcome_of(&pool, function(|_, _| Ok(NativeValue::new(7_i64))));
         assert_eq!(*outcome.result.expect("returns").downcast::<i64>().expect("an i64"), 7);
         assert!(outcome.start <= outcome.stop);

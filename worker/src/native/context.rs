@@ -9,6 +9,7 @@ use dask_protocol::message::{LogEvent, RunId};
 use dask_protocol::{Address, Key, Value};
 
 use super::NativeError;
+use super::library::HostTask;
 use crate::executor::fate::Fate;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
@@ -22,7 +23,16 @@ pub struct TaskContext {
     scheduler: Address,
     since: Instant,
     pub(crate) fate: Arc<Fate>,
-    shared: Weak<Shared>,
+    home: Home,
+}
+
+/// Whom it asks.
+#[derive(Clone)]
+enum Home {
+    /// The worker of this process.
+    Worker(Weak<Shared>),
+    /// The worker that loaded this library.
+    Host(Arc<HostTask>),
 }
 
 impl TaskContext {
@@ -34,8 +44,21 @@ impl TaskContext {
             scheduler: shared.identity.scheduler.clone(),
             since: Instant::now(),
             fate: Arc::default(),
-            shared: Arc::downgrade(shared),
+            home: Home::Worker(Arc::downgrade(shared)),
         }
+    }
+
+    /// The context of a task of a library, which the worker calls.
+    pub(super) fn in_library(
+        host: HostTask,
+        key: Key,
+        run_id: RunId,
+        worker: Address,
+        scheduler: Address,
+    ) -> TaskContext {
+        let fate = Arc::default();
+        host.watch(&fate);
+        TaskContext { key, run_id, worker, scheduler, since: Instant::now(), fate, home: Home::Host(Arc::new(host)) }
     }
 
     /// The context of a job that no worker runs.
@@ -43,7 +66,7 @@ impl TaskContext {
     pub(crate) fn without_worker(key: Key, run_id: RunId) -> TaskContext {
         let (worker, scheduler) = ("tcp://127.0.0.1:1".into(), "tcp://127.0.0.1:2".into());
         let fate = Arc::default();
-        TaskContext { key, run_id, worker, scheduler, since: Instant::now(), fate, shared: Weak::new() }
+        TaskContext { key, run_id, worker, scheduler, since: Instant::now(), fate, home: Home::Worker(Weak::new()) }
     }
 
     pub(crate) fn run(&self) -> (Key, RunId) {
@@ -81,7 +104,10 @@ impl TaskContext {
     /// # Errors
     /// [`NativeError::WorkerClosed`]; [`NativeError::Failed`] when the system has no more threads.
     pub fn secede(&self) -> Result<(), NativeError> {
-        let shared = self.shared.upgrade().ok_or(NativeError::WorkerClosed)?;
+        let shared = match &self.home {
+            Home::Worker(shared) => shared.upgrade().ok_or(NativeError::WorkerClosed)?,
+            Home::Host(host) => return host.secede(),
+        };
         let left = shared.native.secede(&self.key, self.run_id);
         if left.map_err(|error| NativeError::Failed(format!("no thread to take its place: {error}")))? {
             let (key, compute_duration) = (self.key.clone(), self.since.elapsed().as_secs_f64());
@@ -95,7 +121,10 @@ impl TaskContext {
     /// # Errors
     /// [`NativeError::WorkerClosed`].
     pub fn log_event(&self, topic: &str, message: impl Into<Value>) -> Result<(), NativeError> {
-        let shared = self.shared.upgrade().ok_or(NativeError::WorkerClosed)?;
+        let shared = match &self.home {
+            Home::Worker(shared) => shared.upgrade().ok_or(NativeError::WorkerClosed)?,
+            Home::Host(host) => return host.log_event(topic, &message.into()),
+        };
         shared.send(LogEvent { topic: topic.into(), msg: message.into() });
         Ok(())
     }
@@ -106,8 +135,13 @@ impl TaskContext {
     /// # Errors
     /// [`NativeError::WorkerClosed`].
     pub fn worker_state<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Result<Arc<T>, NativeError> {
-        let shared = self.shared.upgrade().ok_or(NativeError::WorkerClosed)?;
-        let state = shared.task_state(TypeId::of::<T>(), || Arc::new(make()));
+        let of = TypeId::of::<T>();
+        let state = match &self.home {
+            Home::Worker(shared) => {
+                shared.upgrade().ok_or(NativeError::WorkerClosed)?.task_state(of, || Arc::new(make()))
+            }
+            Home::Host(_) => HostTask::worker_state(&self.worker, of, || Arc::new(make())),
+        };
         Ok(state.downcast::<T>().expect("values are kept by their type"))
     }
 
@@ -117,7 +151,10 @@ impl TaskContext {
     /// # Errors
     /// [`NativeError::Cancelled`] when the task was cancelled first; [`NativeError::WorkerClosed`].
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, NativeError> {
-        let runtime = self.shared.upgrade().ok_or(NativeError::WorkerClosed)?.runtime.clone();
+        let runtime = match &self.home {
+            Home::Worker(shared) => shared.upgrade().ok_or(NativeError::WorkerClosed)?.runtime.clone(),
+            Home::Host(_) => HostTask::runtime()?,
+        };
         runtime.block_on(async {
             tokio::select! {
                 biased;

@@ -1,16 +1,20 @@
-//! Native tasks: functions of this binary, registered by name, on typed values that stay in memory.
+//! Native tasks: functions of this binary or of a task library, registered by name, on typed values that stay in memory.
 //!
 //! [`NativeFunction`] is what the `#[dask::task]` macro registers; [`Registry`] finds it by name. A result is a
 //! [`NativeValue`]: tasks on the same worker share it by reference, and it is packed only when it leaves.
 
 mod arg;
 mod context;
+pub mod library;
 mod registry;
 mod value;
 
 pub use crate::executor::native::is_cancelled;
 pub use arg::{Arg, ArgSlot};
 pub use context::TaskContext;
+pub use dask_protocol::native::Definition;
+pub use library::LibraryError;
+pub(crate) use registry::Call;
 pub use registry::{NativeFunction, Registry, RegistryError};
 pub use value::NativeValue;
 
@@ -18,6 +22,7 @@ use std::fmt;
 
 /// Why a native task has no result.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NativeError {
     /// No function of this name in the worker's binary.
     #[error("unknown native task {name:?}; this worker has {}", Names(.registered))]
@@ -26,6 +31,32 @@ pub enum NativeError {
         name: String,
         /// The names registered, sorted.
         registered: Vec<String>,
+    },
+    /// The caller was built with another definition of the task.
+    #[error(
+        "native task {name:?} differs: the caller has {asked}, this worker {here} ({location}); build both from one source"
+    )]
+    OtherDefinition {
+        /// Its name.
+        name: String,
+        /// The caller's definition.
+        asked: String,
+        /// The worker's.
+        here: String,
+        /// Where the worker's is defined.
+        location: String,
+    },
+    /// The caller was built with a release of dask-rs that does not go with the worker's.
+    #[error(
+        "native task {name:?} was submitted with dask-rs {asked}, this worker was built with {here}; build both with one release"
+    )]
+    OtherRelease {
+        /// The task's name.
+        name: String,
+        /// The caller's release.
+        asked: String,
+        /// The worker's.
+        here: &'static str,
     },
     /// The call has the wrong number of arguments.
     #[error("native task {function:?} takes {expected} arguments, got {found}")]

@@ -10,6 +10,7 @@ use dask_protocol::{Payload, native};
 use serde::Serialize;
 
 use super::NativeError;
+use super::library::LibraryValue;
 
 /// A result of a native task, shared by reference. Cloning bumps a reference count.
 #[derive(Clone)]
@@ -20,7 +21,7 @@ pub struct NativeValue {
 }
 
 struct Vtable {
-    type_name: fn() -> &'static str,
+    type_name: fn(&(dyn Any + Send + Sync)) -> &'static str,
     pack: fn(&(dyn Any + Send + Sync)) -> Result<Payload, String>,
 }
 
@@ -30,7 +31,7 @@ trait HasVtable {
 
 impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
     const VTABLE: &'static Vtable = &Vtable {
-        type_name: std::any::type_name::<T>,
+        type_name: |_| std::any::type_name::<T>(),
         pack: |value| {
             if let Some(bytes) = value.downcast_ref::<Bytes>() {
                 return native::pack_bytes(bytes).map_err(|e| e.to_string());
@@ -41,7 +42,20 @@ impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
     };
 }
 
+/// Of values that live in a task library.
+static IN_LIBRARY: Vtable =
+    Vtable { type_name: |value| in_library(value).type_name(), pack: |value| in_library(value).pack() };
+
+fn in_library(value: &(dyn Any + Send + Sync)) -> &LibraryValue {
+    value.downcast_ref().expect("the vtable belongs to a library's value")
+}
+
 impl NativeValue {
+    /// A value that lives in a task library, and its size there.
+    pub(super) fn of_library(value: LibraryValue, nbytes: u64) -> NativeValue {
+        NativeValue { value: Arc::new(value), vtable: &IN_LIBRARY, nbytes }
+    }
+
     /// Takes a value; its size is what it would take packed.
     pub fn new<T: Serialize + Send + Sync + 'static>(value: T) -> NativeValue {
         NativeValue::shared(Arc::new(value))
@@ -55,7 +69,7 @@ impl NativeValue {
 
     /// The name of its Rust type.
     pub fn type_name(&self) -> &'static str {
-        (self.vtable.type_name)()
+        (self.vtable.type_name)(&*self.value)
     }
 
     /// Its size in bytes.

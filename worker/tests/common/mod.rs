@@ -6,7 +6,7 @@ use dask_protocol::comm::{BatchedSender, Comm, CommConfig, CommReader, Listener}
 use dask_protocol::message::{
     ComputeTask, Pairs, Priority, RegisterWorker, RegisterWorkerReply, Request, SchedulerToWorker, WorkerToScheduler,
 };
-use dask_protocol::native::{NativeArg, NativeCall};
+use dask_protocol::native::{Definition, NativeArg, NativeCall};
 use dask_protocol::{Address, Key, Payload, Value};
 use dask_worker::native::{NativeError, NativeFunction, NativeValue};
 use dask_worker::{PythonChoice, Worker, WorkerOptions};
@@ -134,7 +134,7 @@ impl ConnectedWorker {
         args: Vec<NativeArg>,
         who_has: Vec<(Key, Vec<Address>)>,
     ) -> i64 {
-        let call = NativeCall { function: function.to_owned().into(), args };
+        let call = NativeCall { function: Definition::named(function.to_owned()).into(), args };
         self.runs += 1;
         let nbytes = who_has.iter().map(|(key, _)| (key.clone(), 8)).collect();
         self.send(compute_task(key, self.runs, call.into_payload(), Pairs(who_has), nbytes));
@@ -201,23 +201,18 @@ pub async fn start_worker_with(
 }
 
 fn functions() -> [NativeFunction; 3] {
+    static ADD: Definition = Definition::new("add", "(i64, i64) -> i64");
+    static PANIC: Definition = Definition::new("panic", "()");
+    static REFUSE: Definition = Definition::new("refuse", "()");
     [
-        NativeFunction {
-            name: "add",
-            location: "test:1",
-            call: |_, args| {
-                let mut sum = 0;
-                for (i, arg) in args.into_iter().enumerate() {
-                    sum += *dask_worker::native::Arg::<i64>::from_slot("add", i, arg)?;
-                }
-                Ok(NativeValue::new(sum))
-            },
-        },
-        NativeFunction { name: "panic", location: "test:2", call: |_, _| panic!("the sky fell") },
-        NativeFunction {
-            name: "refuse",
-            location: "test:3",
-            call: |_, _| Err(NativeError::Failed("not today".to_owned())),
-        },
+        NativeFunction::new(&ADD, "test:1", |_, args| {
+            let mut sum = 0;
+            for (i, arg) in args.into_iter().enumerate() {
+                sum += *dask_worker::native::Arg::<i64>::from_slot("add", i, arg)?;
+            }
+            Ok(NativeValue::new(sum))
+        }),
+        NativeFunction::new(&PANIC, "test:2", |_, _| panic!("the sky fell")),
+        NativeFunction::new(&REFUSE, "test:3", |_, _| Err(NativeError::Failed("not today".to_owned()))),
     ]
 }
