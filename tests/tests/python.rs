@@ -12,7 +12,7 @@ use rustix::process::Signal;
 fn a_python_client_on_two_of_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
     cluster.pytest(&["test_client.py", "test_inside_workers.py", "test_coordination.py", "test_diagnostics.py"]);
-    cluster.pytest(&["test_requests.py", "test_operations.py", "test_scheduler_python.py"]);
+    cluster.pytest(&["test_requests.py", "test_operations.py", "test_scheduler_python.py", "test_lending.py"]);
 }
 
 #[test]

@@ -155,11 +155,14 @@ pub struct TransferOptions {
     pub message_bytes_max: u64,
     /// Most bytes on their way as a share of the memory limit (`distributed.worker.memory.transfer`); `None` for no bound.
     pub memory: Option<f64>,
+    /// Whether Python processes of workers of one machine and user copy large values from each other's memory
+    /// (`distributed.worker.transfer.shared-memory`, ours).
+    pub shared_memory: bool,
 }
 
 impl Default for TransferOptions {
     fn default() -> TransferOptions {
-        TransferOptions { count_max: 50, message_bytes_max: 50_000_000, memory: Some(0.10) }
+        TransferOptions { count_max: 50, message_bytes_max: 50_000_000, memory: Some(0.10), shared_memory: true }
     }
 }
 

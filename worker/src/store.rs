@@ -89,6 +89,11 @@ impl Stored {
         self.in_python || self.payload.is_some() || self.native.is_some()
     }
 
+    /// Whether it is in the Python process and nowhere else.
+    pub fn is_only_in_python(&self) -> bool {
+        self.in_python && self.payload.is_none() && self.native.is_none() && self.disk.is_none()
+    }
+
     /// Whether the other is the same value, stored once.
     pub fn is_same(&self, other: &Stored) -> bool {
         self.generation == other.generation
@@ -260,8 +265,7 @@ impl Store {
 
     /// Keys whose only form is the one in the Python process.
     pub fn only_in_python(&self) -> Vec<Key> {
-        let only = |it: &Stored| it.in_python && it.payload.is_none() && it.native.is_none() && it.disk.is_none();
-        self.values.iter().filter(|entry| only(entry.value())).map(|entry| entry.key().clone()).collect()
+        self.values.iter().filter(|entry| entry.value().is_only_in_python()).map(|entry| entry.key().clone()).collect()
     }
 
     /// Adds a serialised form to a value, of any size.

@@ -121,6 +121,7 @@ impl TlsArgs {
             compression: compression(dask)?,
             backlog: backlog.map_or(default.backlog, |n| i32::try_from(n).unwrap_or(i32::MAX)),
             in_process: default.in_process,
+            host: None,
         })
     }
 

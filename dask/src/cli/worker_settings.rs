@@ -73,6 +73,10 @@ impl WorkerSettings {
                     Some(said) => said.fraction()?,
                     None => default.memory,
                 },
+                shared_memory: match dask.key("distributed.worker.transfer.shared-memory") {
+                    Some(said) => said.truth()?,
+                    None => default.shared_memory,
+                },
             },
             story_rows_max: dask.key("distributed.admin.low-level-log-length").map(|said| said.count()).transpose()?,
             validate: truth("distributed.worker.validate")?,

@@ -232,6 +232,12 @@ pub const KEYS: &[Key] = &[
         "50MB",
         "most bytes asked for in one request, except for its first key",
     ),
+    key(
+        "distributed.worker.transfer.shared-memory",
+        Kind::Truth,
+        "true",
+        "copy large values from the memory of workers on this machine, of the same user",
+    ),
     key("distributed.worker.validate", Kind::Truth, "false", "check the worker's state after every event; slow"),
     key(
         "distributed.worker.memory.transfer",

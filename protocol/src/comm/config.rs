@@ -1,5 +1,6 @@
 //! How connections are made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::tls::TlsConfig;
@@ -29,6 +30,9 @@ pub struct CommConfig {
     /// Whether listeners let their own process in without sockets: every `Comm::connect` to their address that is made in
     /// this process. Python peers and other processes still connect.
     pub in_process: bool,
+    /// What peers on this machine are told so that both ends know that they are on one; nothing if they need not know. Peers
+    /// of other makes pass it over.
+    pub host: Option<Arc<str>>,
 }
 
 impl Default for CommConfig {
@@ -43,6 +47,7 @@ impl Default for CommConfig {
             server_name: None,
             backlog: 2048,
             in_process: false,
+            host: None,
         }
     }
 }

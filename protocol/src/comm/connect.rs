@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{CommConfig, Scheme};
 use super::connection::{Comm, tls_failure};
+use super::handshake::Offer;
 use super::{local, tls};
 use crate::address::Address;
-use crate::compression::Compression;
 use crate::error::CommError;
 
 /// The first of several attempts may take this share of the whole time; later ones half as much again.
@@ -75,9 +75,10 @@ async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &Com
     Ok(comm)
 }
 
-/// Between processes of one host compression costs more than it saves.
-pub(super) fn offer(config: &CommConfig, local: SocketAddr, peer: SocketAddr) -> Option<Compression> {
-    config.compression.filter(|_| local.ip().to_canonical() != peer.ip().to_canonical())
+/// Between processes of one host compression costs more than it saves; on others nobody need know which host this is.
+pub(super) fn offer(config: &CommConfig, local: SocketAddr, peer: SocketAddr) -> Offer<'_> {
+    let is_near = local.ip().to_canonical() == peer.ip().to_canonical();
+    Offer { compression: config.compression.filter(|_| !is_near), host: config.host.as_deref().filter(|_| is_near) }
 }
 
 /// A socket's address in dask's spelling.

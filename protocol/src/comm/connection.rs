@@ -11,7 +11,7 @@ use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 
 use super::batched::BatchedSender;
-use super::handshake::{self, Agreement};
+use super::handshake::{self, Agreement, Offer};
 use super::local::{Gone, LocalQueue, LocalReader, LocalWriter};
 use crate::address::Address;
 use crate::compression::{COMPRESS_BYTES_MIN, Compression};
@@ -57,6 +57,7 @@ enum Sink {
 pub struct CommWriter {
     sink: Sink,
     compression: Option<Compression>,
+    same_host: bool,
     /// A message was begun and not finished: nothing may follow it.
     cut: bool,
     /// Bytes that [`CommWriter::begin`] announced and that are still to be written.
@@ -93,18 +94,26 @@ impl Comm {
         let ends = Arc::new(Ends { local, peer, aborted: CancellationToken::new() });
         Comm {
             reader: CommReader { source, ends: Arc::clone(&ends) },
-            writer: CommWriter { sink, compression: None, cut: false, unwritten: 0, ends },
+            writer: CommWriter { sink, compression: None, same_host: false, cut: false, unwritten: 0, ends },
         }
     }
 
     /// Tells the peer what we can do and learns what it can.
-    pub(super) async fn shake_hands(&mut self, offer: Option<Compression>) -> Result<Agreement, CommError> {
+    pub(super) async fn shake_hands(&mut self, offer: Offer<'_>) -> Result<Agreement, CommError> {
         self.reader.set_limits(FrameLimits::HANDSHAKE);
         self.writer.send(&handshake::hello(offer)?).await?;
         let agreement = handshake::agree(offer, &self.reader.recv().await?, self.peer())?;
         self.reader.set_limits(FrameLimits::default());
         self.writer.compression = agreement.compression;
+        self.writer.same_host = agreement.same_host;
         Ok(agreement)
+    }
+
+    /// Whether the other end is a process on this machine that said so, as this one did (see [`CommConfig::host`]).
+    ///
+    /// [`CommConfig::host`]: super::CommConfig::host
+    pub fn is_same_host(&self) -> bool {
+        self.writer.same_host
     }
 
     /// Our end.

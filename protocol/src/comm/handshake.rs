@@ -16,42 +16,58 @@ const PICKLE_PROTOCOL: u8 = 5;
 const PYTHON_VERSION: [u8; 3] = [3, 11, 0];
 
 #[derive(Serialize)]
-struct Hello {
+struct Hello<'a> {
     compression: Option<&'static str>,
     python: [u8; 3],
     #[serde(rename = "pickle-protocol")]
     pickle_protocol: u8,
+    #[serde(rename = "dask-rs-host", skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
 }
 
-/// The fields we read of a peer's handshake. Both are required, as upstream requires them.
+/// The fields we read of a peer's handshake. The first two are required, as upstream requires them.
 #[derive(Deserialize)]
 struct PeerHello {
     compression: Value,
     #[serde(rename = "pickle-protocol")]
     pickle_protocol: u8,
+    #[serde(default, rename = "dask-rs-host")]
+    host: Value,
+}
+
+/// What we say of ourselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Offer<'a> {
+    pub(super) compression: Option<Compression>,
+    /// See [`CommConfig::host`](super::CommConfig::host).
+    pub(super) host: Option<&'a str>,
 }
 
 /// What both ends can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Agreement {
     pub(super) compression: Option<Compression>,
+    /// Whether they are on one machine, and both said so.
+    pub(super) same_host: bool,
 }
 
 /// Our handshake.
-pub(super) fn hello(offer: Option<Compression>) -> Result<Message, CommError> {
-    let compression = offer.map(Compression::name);
-    Message::encode(&Hello { compression, python: PYTHON_VERSION, pickle_protocol: PICKLE_PROTOCOL })
+pub(super) fn hello(offer: Offer<'_>) -> Result<Message, CommError> {
+    let compression = offer.compression.map(Compression::name);
+    let (python, pickle_protocol, host) = (PYTHON_VERSION, PICKLE_PROTOCOL, offer.host);
+    Message::encode(&Hello { compression, python, pickle_protocol, host })
 }
 
 /// The common ground of our offer and the peer's handshake.
-pub(super) fn agree(offer: Option<Compression>, theirs: &Message, peer: &Address) -> Result<Agreement, CommError> {
+pub(super) fn agree(offer: Offer<'_>, theirs: &Message, peer: &Address) -> Result<Agreement, CommError> {
     let theirs: PeerHello = theirs.decode().map_err(|e| CommError::Handshake {
         peer: peer.as_str().to_owned(),
         reason: format!("not a dask.distributed handshake ({e})"),
     })?;
     tracing::trace!(%peer, pickle_protocol = theirs.pickle_protocol, "handshake");
-    let compression = offer.filter(|ours| theirs.compression.as_str() == Some(ours.name()));
-    Ok(Agreement { compression })
+    let compression = offer.compression.filter(|ours| theirs.compression.as_str() == Some(ours.name()));
+    let same_host = offer.host.is_some_and(|ours| theirs.host.as_str() == Some(ours));
+    Ok(Agreement { compression, same_host })
 }
 
 /// The message with its payload frames compressed, or `None` where no frame gets smaller or the message is too unusual
@@ -124,13 +140,28 @@ mod tests {
     #[test]
     fn compression_needs_the_same_name_on_both_sides() {
         let peer = Address::new("tcp://10.0.0.1:1");
-        let lz4 = hello(Some(Compression::Lz4)).expect("packs");
-        let none = hello(None).expect("packs");
-        let agreed = |offer, theirs: &Message| agree(offer, theirs, &peer).expect("valid").compression;
+        let hello = |compression| hello(Offer { compression, host: None }).expect("packs");
+        let (lz4, none) = (hello(Some(Compression::Lz4)), hello(None));
+        let agreed = |compression, theirs: &Message| {
+            agree(Offer { compression, host: None }, theirs, &peer).expect("valid").compression
+        };
         assert_eq!(agreed(Some(Compression::Lz4), &lz4), Some(Compression::Lz4));
         assert_eq!(agreed(Some(Compression::Zstd), &lz4), None);
         assert_eq!(agreed(Some(Compression::Lz4), &none), None);
         assert_eq!(agreed(None, &lz4), None);
+    }
+
+    #[test]
+    fn a_host_is_shared_if_both_say_so() {
+        let peer = Address::new("tcp://127.0.0.1:1");
+        let offer = |host| Offer { compression: None, host };
+        let same =
+            |ours, theirs| agree(offer(ours), &hello(offer(theirs)).expect("packs"), &peer).expect("valid").same_host;
+        assert!(same(Some("a"), Some("a")));
+        assert!(!same(Some("a"), Some("b")));
+        assert!(!same(Some("a"), None));
+        assert!(!same(None, Some("a")));
+        assert!(!same(None, None));
     }
 
     #[test]
@@ -140,7 +171,7 @@ mod tests {
             [Value::Nil, Value::map([("pickle-protocol", Value::Int(5))]), Value::map([("compression", Value::Nil)])]
         {
             let message = Message::encode(&body).expect("packs");
-            assert!(matches!(agree(None, &message, &peer), Err(CommError::Handshake { .. })), "{body:?}");
+            assert!(matches!(agree(Offer::default(), &message, &peer), Err(CommError::Handshake { .. })), "{body:?}");
         }
     }
 

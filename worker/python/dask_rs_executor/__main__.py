@@ -30,7 +30,7 @@ def _die_with_parent():
 
 
 def _read(link, worker):
-    from . import calls, tasks
+    from . import calls, lending, tasks
 
     def dispatch(message):
         op = message["op"]
@@ -62,6 +62,19 @@ def _read(link, worker):
         elif op == "fetch":
             # Taken here, because the values may be dropped before a thread is free.
             worker.serving.submit(calls.fetch, worker, message, tasks.here(worker, message["keys"]))
+        elif op == "lend":
+            kept = worker.lent[message["id"]] = []
+            worker.serving.submit(lending.lend, worker, message, tasks.here(worker, message["keys"]), kept)
+        elif op == "take_back":
+            worker.lent.pop(message["id"], None)
+        elif op == "borrow":
+            kept = worker.borrowed[message["id"]] = {}
+            worker.serving.submit(lending.borrow, worker, message, kept)
+        elif op == "keep_borrowed":
+            for key, packed in worker.borrowed.pop(message["id"]).items():
+                worker.data.take(key, packed)
+        elif op == "drop_borrowed":
+            worker.borrowed.pop(message["id"], None)
         elif op == "measure":
             worker.serving.submit(calls.measure, worker, message)
         elif op == "request":
@@ -123,7 +136,7 @@ def main():
     try:
         import dask
 
-        from . import calls, facade  # noqa: F401
+        from . import calls, facade, lending  # noqa: F401
         from .wire import Link
     except Exception:
         logger.exception("%s: dask.distributed is installed and cannot be imported", sys.executable)

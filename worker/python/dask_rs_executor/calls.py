@@ -78,7 +78,7 @@ def fetch(worker, message, values):
     while values:
         # Nothing here keeps a value longer than it must.
         key, value = values.popitem()
-        data[key] = _packed(value)
+        data[key] = packed(value)
     worker.link.send({"op": "reply", "id": message["id"], "reply": data})
 
 
@@ -89,7 +89,7 @@ def give_memory_back(worker, message):
     worker.link.send({"op": "reply", "id": message["id"], "reply": True})
 
 
-def _packed(value):
+def packed(value):
     if isinstance(value, Packed):
         relayed = value.relay()
         if relayed is not None:

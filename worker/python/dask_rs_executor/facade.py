@@ -70,6 +70,8 @@ class Worker(upstream.Worker):
         self.noted = Noted(link)
         self.holds, self.loads = Holds(), Loads(link)
         self.data = Values(self.loads)
+        # By the number of the request: what others copy now, and what was copied from them.
+        self.lent, self.borrowed = {}, {}
         self.state = types.SimpleNamespace(
             actors={}, nthreads=options["nthreads"], address=self.address, tasks={}, total_resources=options["resources"]
         )

@@ -13,7 +13,6 @@ use super::shared::{Input, Shared};
 use super::{Closed, gather, reconnect};
 use crate::executor;
 use crate::state::{Action, Actions, Event, State};
-use crate::store::Stored;
 
 /// Most inputs handled before what they led to is sent, so that a flood cannot hold results back.
 const DRAIN_MAX: usize = 1024;
@@ -121,7 +120,7 @@ impl Driver {
     fn take_input(&mut self, input: Input, turn: &mut Turn) {
         match input {
             Input::Event { values, event } => {
-                self.store(values);
+                self.shared.keep(values);
                 self.decide(event, turn);
             }
             Input::Step(step) => {
@@ -134,19 +133,6 @@ impl Driver {
                 turn.flush(&self.shared);
                 question(&self.state);
             }
-        }
-    }
-
-    fn store(&self, values: Vec<(Key, Stored)>) {
-        if values.is_empty() {
-            return;
-        }
-        for (key, value) in values {
-            self.shared.growth.stored(value.nbytes);
-            self.shared.store.insert(key, value);
-        }
-        if let Some(spilling) = &self.shared.spilling {
-            spilling.stored(&self.shared.store);
         }
     }
 

@@ -5,15 +5,18 @@ use std::sync::atomic::Ordering;
 
 use dask_protocol::comm::ConnectionPool;
 use dask_protocol::message::{Pairs, StimulusId};
-use dask_protocol::{Address, CommError, Key, Payload};
+use dask_protocol::{Address, CommError, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{debug, error};
 
-use super::metrics::InProgress;
-use super::shared::{Shared, arrived};
+use super::metrics::{InProgress, Metrics};
+use super::shared::{Input, Shared, arrived};
 use crate::executor;
+use crate::executor::python::Python;
+use crate::executor::python::lending::{self, BorrowError, Borrowed};
 use crate::state::{Event, GatherOutcome};
+use crate::store::Stored;
 
 /// The acknowledgement that ends a transfer.
 const ACKNOWLEDGEMENT: &str = "OK";
@@ -24,6 +27,9 @@ struct GetData<'a> {
     reply: bool,
     keys: &'a [Key],
     who: Option<&'a Address>,
+    /// Whether values may be left where they are, for us to copy them from there. Upstream's workers know no such word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lend: bool,
 }
 
 #[derive(Deserialize)]
@@ -31,11 +37,17 @@ struct GetDataReply {
     status: String,
     #[serde(default)]
     data: Pairs<Key, Payload>,
+    #[serde(default)]
+    lent: Option<Value>,
 }
 
 /// What a peer answered.
 pub(crate) enum Got {
     Data(Vec<(Key, Payload)>),
+    /// Some of it was copied from the peer's memory.
+    Borrowed(Vec<(Key, Payload)>, Borrowed),
+    /// It could not be.
+    NotBorrowed(BorrowError),
     Busy,
 }
 
@@ -46,8 +58,20 @@ pub(crate) async fn get_data(
     keys: &[Key],
     who: Option<&Address>,
 ) -> Result<Got, CommError> {
-    let request = GetData { op: "get_data", reply: true, keys, who };
+    borrow_data(pool, peer, keys, who, None).await
+}
+
+/// As [`get_data`], of a peer on this machine with a Python process that copies values from the peer's memory.
+async fn borrow_data(
+    pool: &ConnectionPool,
+    peer: &Address,
+    keys: &[Key],
+    who: Option<&Address>,
+    borrower: Option<Arc<Python>>,
+) -> Result<Got, CommError> {
     let mut lease = pool.lease(peer).await?;
+    let borrower = borrower.filter(|_| lease.is_same_host());
+    let request = GetData { op: "get_data", reply: true, keys, who, lend: borrower.is_some() };
     lease.send_value(&request).await?;
     let message = lease.recv().await?;
     dask_protocol::comm::pool::check_reply("get_data", peer, &message)?;
@@ -55,8 +79,19 @@ pub(crate) async fn get_data(
     let got = match reply.status.as_str() {
         "busy" => Got::Busy,
         "OK" => {
+            let borrowed = match reply.lent.zip(borrower) {
+                // Without an acknowledgement the connection is of no more use, and the peer keeps nothing any more.
+                Some((lent, python)) => match lending::borrow(python, lent).await {
+                    Ok(borrowed) => Some(borrowed),
+                    Err(error) => return Ok(Got::NotBorrowed(error)),
+                },
+                None => None,
+            };
             lease.send_value(ACKNOWLEDGEMENT).await?;
-            Got::Data(reply.data.0)
+            match borrowed {
+                Some(borrowed) => Got::Borrowed(reply.data.0, borrowed),
+                None => Got::Data(reply.data.0),
+            }
         }
         other => {
             let text = format!("unexpected status {other:?}");
@@ -65,6 +100,22 @@ pub(crate) async fn get_data(
     };
     lease.release();
     Ok(got)
+}
+
+/// Asks one peer for values, for this worker's own use: they may come through memory.
+async fn fetch(shared: &Shared, peer: &Address, keys: &[Key]) -> Result<Got, CommError> {
+    let (pool, who) = (&shared.pool, Some(&shared.identity.address));
+    let borrower = shared.python().filter(|_| shared.borrows.load(Ordering::Relaxed));
+    match borrow_data(pool, peer, keys, who, borrower).await? {
+        Got::NotBorrowed(error) => {
+            if matches!(error, BorrowError::Refused(_)) {
+                shared.borrows.store(false, Ordering::Relaxed);
+            }
+            debug!(target: "distributed.worker", %peer, %error, "values are not copied from the peer's memory, but sent");
+            get_data(pool, peer, keys, who).await
+        }
+        got @ (Got::Data(_) | Got::Borrowed(..) | Got::Busy) => Ok(got),
+    }
 }
 
 /// Completes when the scheduler says that this worker left: nobody need try to reach it any longer.
@@ -92,24 +143,19 @@ pub(crate) async fn run(
     let start = shared.clock.now();
     let removals = shared.removals.subscribe();
     let answer = tokio::select! {
-        answer = get_data(&shared.pool, &worker, &keys, Some(&shared.identity.address)) => answer,
+        answer = fetch(&shared, &worker, &keys) => answer,
         () = removed(removals, &worker) => Err(CommError::Closed { peer: worker.as_str().to_owned() }),
     };
     let stop = shared.clock.now();
     drop(progress);
-    let (values, outcome) = match answer {
-        Ok(Got::Busy) => (Vec::new(), GatherOutcome::Busy),
-        Ok(Got::Data(data)) => {
-            let values: Vec<_> = data.into_iter().map(arrived).collect();
-            let received: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
-            metrics.received(&worker, received.iter().map(|(_, nbytes)| nbytes).sum(), stop - start);
-            metrics.gathered(stop - start);
-            (values, GatherOutcome::Data { received })
-        }
+    let (values, borrowed, outcome) = match answer {
+        Ok(Got::Busy | Got::NotBorrowed(_)) => (Vec::new(), None, GatherOutcome::Busy),
+        Ok(Got::Data(data)) => arrive(metrics, &worker, data, None, stop - start),
+        Ok(Got::Borrowed(data, borrowed)) => arrive(metrics, &worker, data, Some(borrowed), stop - start),
         // The peer is there and answers nonsense: asking again would not help.
         Err(broken @ (CommError::Decode(_) | CommError::Remote { .. } | CommError::Encode(_))) => {
             error!(target: "distributed.worker", "Could not gather {} keys from {worker}: {broken}", keys.len());
-            (Vec::new(), GatherOutcome::Failed { error: executor::describe("RuntimeError", &broken.to_string()) })
+            (Vec::new(), None, GatherOutcome::Failed { error: executor::describe("RuntimeError", &broken.to_string()) })
         }
         Err(
             broken @ (CommError::Closed { .. }
@@ -121,9 +167,45 @@ pub(crate) async fn run(
             | CommError::Timeout { .. }),
         ) => {
             error!(target: "distributed.worker", "Worker stream died during communication: {worker} ({broken})");
-            (Vec::new(), GatherOutcome::Unreachable)
+            (Vec::new(), None, GatherOutcome::Unreachable)
         }
     };
     debug!(%worker, keys = keys.len(), total_nbytes, "transfer ended");
-    shared.notify_with(values, Event::GatherDone { worker, keys, outcome, start, stop, stimulus_id });
+    let Some(borrowed) = borrowed else {
+        return shared.notify_with(values, Event::GatherDone { worker, keys, outcome, start, stop, stimulus_id });
+    };
+    let stage = Arc::clone(&shared);
+    let step = move || {
+        let outcome = match borrowed.keep(stage.python().as_ref()) {
+            Some(copies) => {
+                stage.keep(values);
+                stage.keep(copies.into_iter().map(|(key, nbytes)| (key, Stored::python(nbytes, None))).collect());
+                outcome
+            }
+            // They went with the Python process: once more.
+            None => GatherOutcome::Busy,
+        };
+        vec![Event::GatherDone { worker, keys, outcome, start, stop, stimulus_id }]
+    };
+    let _ = shared.inbox.send(Input::Step(Box::new(step)));
+}
+
+/// Notes what came.
+fn arrive(
+    metrics: &Metrics,
+    worker: &Address,
+    data: Vec<(Key, Payload)>,
+    borrowed: Option<Borrowed>,
+    seconds: f64,
+) -> (Vec<(Key, Stored)>, Option<Borrowed>, GatherOutcome) {
+    let values: Vec<_> = data.into_iter().map(arrived).collect();
+    let mut received: Vec<(Key, i64)> = values.iter().map(|(key, value)| (key.clone(), value.nbytes)).collect();
+    if let Some(borrowed) = &borrowed {
+        let nbytes = borrowed.sizes.iter().map(|(_, nbytes)| nbytes).sum();
+        metrics.borrowed_bytes_total.fetch_add(nbytes, Ordering::Relaxed);
+        received.extend(borrowed.sizes.iter().cloned());
+    }
+    metrics.received(worker, received.iter().map(|(_, nbytes)| nbytes).sum(), seconds);
+    metrics.gathered(seconds);
+    (values, borrowed, GatherOutcome::Data { received })
 }

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     pub incoming_count: AtomicU64,
     pub incoming_bytes: AtomicI64,
     pub incoming_count_total: AtomicU64,
+    /// Copied from the memory of peers on this machine.
+    pub borrowed_bytes_total: AtomicI64,
     /// Seconds between ticks of the runtime, as bits; see [`Metrics::watch_loop`].
     loop_interval: AtomicU64,
     /// Ticks so far, and the nanoseconds of the longest since this was last asked for.

@@ -39,7 +39,7 @@ use tracing::{info, warn};
 
 use crate::executor::native::NativePool;
 use crate::executor::python::message::{Introduction, TlsPaths};
-use crate::executor::python::{Interpreter, PythonError, PythonReader};
+use crate::executor::python::{Interpreter, PythonError, PythonReader, lending};
 use crate::options::WorkerOptions;
 use crate::spill::SpillDirectory;
 use crate::state::{Config, State};
@@ -111,13 +111,16 @@ impl Worker {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(options: WorkerOptions) -> Result<Worker, StartError> {
+    pub async fn start(mut options: WorkerOptions) -> Result<Worker, StartError> {
         let system = |what: &str| {
             let what = what.to_owned();
             move |error| StartError::System { what, error }
         };
         let directory =
             LocalDirectory::create(options.local_directory.as_deref()).map_err(system("local directory"))?;
+        if options.transfer.shared_memory {
+            options.comm.host = lending::host();
+        }
         let listener = listen(&options).await?;
         let http = match &options.dashboard_address {
             Some(address) => Some(http::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::calls::Answer;
 use super::metrics::InProgress;
 use super::shared::Shared;
+use crate::executor::python::lending;
 
 /// Transfers to peers at the same time (`distributed.worker.connections.incoming`).
 const TRANSFERS_MAX: u64 = 10;
@@ -20,22 +21,31 @@ const SAME_HOST_FACTOR: u64 = 2;
 /// While paused, memory is precious and each transfer takes some.
 const TRANSFERS_PAUSED_MAX: u64 = 1;
 
+/// Smaller values are sent also to a peer on this machine.
+const LENT_BYTES_MIN: i64 = 128 << 10;
+
 #[derive(Deserialize)]
 struct GetData {
     keys: Keys,
     #[serde(default)]
     who: Option<Address>,
+    /// Whether the caller can copy values from this machine's memory.
+    #[serde(default)]
+    lend: bool,
 }
 
 #[derive(Serialize)]
 struct Reply {
     status: &'static str,
     data: Pairs<Key, Payload>,
+    /// Where the caller finds the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lent: Option<Value>,
 }
 
 /// Answers one request, including the acknowledgement that the caller sends.
 pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Request) -> Answer {
-    let GetData { keys, who } = match request.args() {
+    let GetData { keys, who, lend } = match request.args() {
         Ok(args) => args,
         Err(error) => {
             warn!(target: "distributed.worker", peer = %comm.peer(), %error, "malformed get_data");
@@ -51,8 +61,16 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
     let _progress = InProgress::begin(&metrics.outgoing_count, &metrics.outgoing_bytes, nbytes);
     metrics.outgoing_count_total.fetch_add(1, Ordering::Relaxed);
     metrics.outgoing_bytes_total.fetch_add(nbytes, Ordering::Relaxed);
-    let data = Pairs(shared.payloads(&keys.0).await);
-    if let Err(error) = comm.send_value(&Reply { status: "OK", data }).await {
+    let can_lend = lend && comm.is_same_host();
+    let (lendable, sent) = keys.0.into_iter().partition::<Vec<_>, _>(|key| can_lend && is_lendable(shared, key));
+    // They stay in place until the caller says that it has them, or is gone.
+    let loan = match shared.python().filter(|_| !lendable.is_empty()) {
+        Some(python) => lending::lend(python, lendable).await.ok(),
+        None => None,
+    };
+    let (lent, _loan) = loan.unzip();
+    let data = Pairs(shared.payloads(&sent).await);
+    if let Err(error) = comm.send_value(&Reply { status: "OK", data, lent }).await {
         debug!(peer = %comm.peer(), %error, "could not send values");
         return Answer::Close;
     }
@@ -64,6 +82,11 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
         }
         Err(_) => Answer::Close,
     }
+}
+
+/// Whether a value is worth it, and in the Python process alone.
+fn is_lendable(shared: &Shared, key: &Key) -> bool {
+    shared.store.get(key).is_some_and(|stored| stored.is_only_in_python() && stored.nbytes >= LENT_BYTES_MIN)
 }
 
 fn limit(shared: &Shared, peer: &Address) -> u64 {

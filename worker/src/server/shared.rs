@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     /// Where values go when memory is short, if they may.
     pub spilling: Option<Spilling>,
     pub growth: Growth,
+    /// Whether values may be copied from the memory of peers on this machine; not any more once the kernel has refused.
+    pub borrows: AtomicBool,
     pub pool: ConnectionPool,
     pub native: NativePool,
     /// What waits on behalf of native tasks.
@@ -158,6 +160,7 @@ impl Shared {
             store: if spilling.is_some() { Store::with_recency() } else { Store::default() },
             spilling,
             growth: Growth::new(options.memory_limit),
+            borrows: AtomicBool::new(options.transfer.shared_memory),
             pool,
             native,
             runtime: tokio::runtime::Handle::current(),
@@ -193,6 +196,20 @@ impl Shared {
     /// As [`Shared::notify`], for an event that reports values.
     pub(crate) fn notify_with(&self, values: Vec<(Key, Stored)>, event: Event) {
         let _ = self.inbox.send(Input::Event { values, event });
+    }
+
+    /// Stores values. Only in a step of the driver, which hears of them in the same step.
+    pub(crate) fn keep(&self, values: Vec<(Key, Stored)>) {
+        if values.is_empty() {
+            return;
+        }
+        for (key, value) in values {
+            self.growth.stored(value.nbytes);
+            self.store.insert(key, value);
+        }
+        if let Some(spilling) = &self.spilling {
+            spilling.stored(&self.store);
+        }
     }
 
     /// Asks the state; `None` once the driver has ended.

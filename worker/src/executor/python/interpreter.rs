@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
     ("away.py", include_str!("../../../python/dask_rs_executor/away.py")),
@@ -17,6 +17,7 @@ const SOURCES: [(&str, &str); 12] = [
     ("facade.py", include_str!("../../../python/dask_rs_executor/facade.py")),
     ("hello.py", include_str!("../../../python/dask_rs_executor/hello.py")),
     ("interrupt.py", include_str!("../../../python/dask_rs_executor/interrupt.py")),
+    ("lending.py", include_str!("../../../python/dask_rs_executor/lending.py")),
     ("noted.py", include_str!("../../../python/dask_rs_executor/noted.py")),
     ("profiling.py", include_str!("../../../python/dask_rs_executor/profiling.py")),
     ("store.py", include_str!("../../../python/dask_rs_executor/store.py")),

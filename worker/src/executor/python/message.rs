@@ -71,6 +71,16 @@ pub(crate) enum ToPython {
     Loaded(Loaded),
     /// Serialise values for a peer; answered by a reply.
     Fetch { id: u64, keys: Vec<Key> },
+    /// Keep values in place, so that another process of this machine can copy them; answered by a reply.
+    Lend { id: u64, keys: Vec<Key> },
+    /// Nobody copies them any more.
+    TakeBack { id: u64 },
+    /// Copy values that another process lends, in the words of its reply; answered by a reply.
+    Borrow { id: u64, lent: Value },
+    /// They are the worker's from now on.
+    KeepBorrowed { id: u64 },
+    /// They are not.
+    DropBorrowed { id: u64 },
     /// Keep values and tell their sizes; answered by a reply.
     Measure { id: u64, data: Pairs<Key, Payload> },
     /// Answer a peer's request; answered by a reply.

@@ -4,6 +4,7 @@
 //! [`message::FromPython`]; nothing here ever waits for the interpreter except those who ask it for an answer.
 
 mod interpreter;
+pub(crate) mod lending;
 pub(crate) mod message;
 
 use std::collections::HashMap;
@@ -240,7 +241,7 @@ impl Python {
         self.begin_to_ask(question).await.map_err(|_| PythonError::Gone)
     }
 
-    fn begin_to_ask(&self, question: impl FnOnce(u64) -> ToPython) -> oneshot::Receiver<Value> {
+    pub(super) fn begin_to_ask(&self, question: impl FnOnce(u64) -> ToPython) -> oneshot::Receiver<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         // Of a process that is gone the answer is dropped here.

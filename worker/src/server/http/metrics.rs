@@ -57,6 +57,12 @@ pub(super) async fn page(Of(shared): Of<Arc<Shared>>) -> impl IntoResponse {
         ("transfer_incoming_bytes", "gauge", "Bytes coming from peers.", &transfers.incoming_bytes),
         ("transfer_outgoing_bytes", "gauge", "Bytes going to peers.", &transfers.outgoing_bytes),
         ("transfer_outgoing_bytes_total", "counter", "Bytes sent to peers.", &transfers.outgoing_bytes_total),
+        (
+            "transfer_borrowed_bytes_total",
+            "counter",
+            "Bytes copied from the memory of peers on this machine.",
+            &transfers.borrowed_bytes_total,
+        ),
     ];
     for (name, kind, help, counter) in bytes {
         text.one(name, kind, help, counter.load(Ordering::Relaxed));
