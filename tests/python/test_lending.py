@@ -6,7 +6,7 @@ from urllib.request import urlopen
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import get_worker
+from distributed import get_worker, wait
 from waiting import eventually
 
 N = 300_000
@@ -148,4 +148,36 @@ def test_values_are_sent_when_they_cannot_be_copied(client, two):
     value = client.submit(make, "array", workers=[a], pure=False)
     assert client.submit(arrived_whole, value, "array", workers=[b], pure=False).result()
     assert borrowed_bytes(client, b) > before
+    nothing_is_lent(client)
+
+
+def kill_the_lender():
+    import os
+    import signal
+
+    from dask_rs_executor import lending as module
+
+    before = module._process_vm_readv
+
+    def after_its_end(pid, *arguments):
+        module._process_vm_readv = before
+        os.kill(pid, signal.SIGKILL)
+        # Its memory is gone a moment later.
+        while True:
+            try:
+                module.started(pid)
+            except OSError:
+                return before(pid, *arguments)
+
+    module._process_vm_readv = after_its_end
+
+
+def test_a_lender_that_dies_meanwhile_costs_no_result(client, n_workers, two):
+    a, b = two
+    value = client.submit(make, "array", workers=[a], allow_other_workers=True, pure=False)
+    wait(value)
+    client.run(kill_the_lender, workers=[b])
+    assert client.submit(arrived_whole, value, "array", workers=[b], pure=False).result(timeout=60)
+    eventually(lambda: a not in client.scheduler_info(n_workers=-1)["workers"], "the end of the lender")
+    client.wait_for_workers(n_workers, timeout=60)
     nothing_is_lent(client)
