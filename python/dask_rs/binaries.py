@@ -36,6 +36,17 @@ def find_binary(name):
     )
 
 
+def find_front():
+    """The path of the front command, which is ``dask-rs`` in a wheel and ``dask`` in other builds.
+
+    Raises `BinaryNotFound`.
+    """
+    try:
+        return find_binary("dask-rs")
+    except BinaryNotFound:
+        return find_binary("dask")
+
+
 def _directories():
     named = os.environ.get(VARIABLE)
     if named:
@@ -64,8 +75,17 @@ def run(name, arguments):
 
     Its Python, unless told otherwise, is this interpreter.
     """
+    _become(lambda: find_binary(name), name, arguments)
+
+
+def run_front(arguments):
+    """Becomes the front command."""
+    _become(find_front, "dask", arguments)
+
+
+def _become(find, name, arguments):
     try:
-        path = find_binary(name)
+        path = find()
     except BinaryNotFound as error:
         sys.exit(f"Error: {error}")
     os.environ.setdefault("DASK_PYTHON", sys.executable)

@@ -55,7 +55,7 @@ spec = _command("spec", _spec, "Launch Dask processes from a JSON/YAML specifica
 
 
 def _explain(arguments):
-    binaries.run("dask-rs", ["explain", *arguments])
+    binaries.run_front(["explain", *arguments])
 
 
 explain = _command("explain", _explain, "Tell why a task waits, why it is where it is, and what happened to it (dask-rs).")

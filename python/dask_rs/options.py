@@ -6,14 +6,6 @@ SCHEDULER = "distributed.Scheduler"
 WORKER = "distributed.Worker"
 NANNY = "distributed.Nanny"
 
-# The names under which a specification may ask for each.
-CLASSES = {
-    f"{package}{module}.{name}": kind
-    for name, kind in [("Scheduler", SCHEDULER), ("Worker", WORKER), ("Nanny", NANNY)]
-    for package in ["distributed", "dask.distributed", "dask_rs"]
-    for module in ["", f".{name.lower()}", ".processes"]
-}
-
 _SCHEDULER_OPTIONS = {
     "host": "--host",
     "http_prefix": "--dashboard-prefix",

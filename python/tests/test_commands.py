@@ -8,7 +8,6 @@ import time
 
 import pytest
 from dask_rs import BinaryNotFound, find_binary
-from dask_rs import spec as specification
 from dask_rs.options import NANNY, SCHEDULER, WORKER, UnknownOption, arguments
 from distributed import Client
 
@@ -90,9 +89,10 @@ def test_specifications_start_scheduler_and_workers(program):
 def test_a_specification_file_may_be_yaml(tmp_path):
     file = tmp_path / "spec.yaml"
     file.write_text("cls: dask.distributed.Worker\nopts:\n  nthreads: 3\n")
-    (entry,) = specification.read("", str(file))
-    command, _ = specification.command(entry, ["tcp://h:1"])
-    assert command[1:] == ["tcp://h:1", "--no-nanny", "--nthreads", "3"]
+    with Started([*python_module("dask_rs.scheduler"), "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"]) as scheduler:
+        address = scheduler.line_with("Scheduler at:").split()[-1]
+        with Started([*python_module("dask_rs.spec"), address, "--spec-file", str(file)]) as worker:
+            assert worker.line_with("Threads:").split()[-1] == "3"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"0": 1}', '{"opts": {}}', "{"])
@@ -101,9 +101,10 @@ def test_what_is_no_specification_is_refused(text):
     assert done.returncode != 0 and done.stderr.startswith("Error:"), done.stderr
 
 
-def test_a_class_of_somebody_else_is_refused():
-    with pytest.raises(ValueError, match="dask_cuda.CUDAWorker"):
-        specification.command({"cls": "dask_cuda.CUDAWorker"}, [])
+def test_a_class_of_somebody_else_is_upstreams_to_start():
+    command = [*python_module("dask_rs.spec"), "--spec", json.dumps({"cls": "somebody.elses.Worker"})]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode != 0 and "No module named 'somebody'" in done.stderr, done.stderr
 
 
 def test_dasks_own_command_starts_our_programs_unless_told_not_to(installed):

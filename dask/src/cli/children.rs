@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
 use tokio::runtime::Builder;
 
-use super::Failure;
 use super::signals::Signals;
+use super::{Failure, follow};
 
 /// How long the processes may take to end after a signal; workers may need to hand over what only they hold.
 const END_WAIT: Duration = Duration::from_secs(40);
@@ -45,6 +45,7 @@ async fn run(children: Vec<Child>) -> Result<ExitCode, Failure> {
     for child in children {
         let mut command = Command::new(&child.program);
         command.args(&child.args).envs(child.variables).kill_on_drop(true).stdin(Stdio::null());
+        command.env(follow::VARIABLE, std::process::id().to_string());
         // A terminal's signals reach this process alone: a second one would end the others at once.
         command.process_group(0);
         if child.label.is_some() {

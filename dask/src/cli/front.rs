@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use super::follow::follow_parent;
 use super::{completion, config, explain, scheduler, spec, ssh, worker};
 
 /// What this program may also be called, as a link to it: then it is that command.
@@ -32,6 +33,7 @@ Other commands are passed on to the dask of Python, where there is one.";
 
 /// Runs the command that these arguments, the program's name first, ask for.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    follow_parent();
     let mut args = args.into_iter();
     let program = args.next().unwrap_or_default();
     let called = Path::new(&program).file_name().and_then(OsStr::to_str).unwrap_or_default();

@@ -7,6 +7,7 @@ mod children;
 pub mod completion;
 pub mod config;
 pub mod explain;
+mod follow;
 pub mod front;
 mod memory_args;
 pub mod parse;

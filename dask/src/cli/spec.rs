@@ -81,7 +81,8 @@ fn processes(args: &SpecArgs) -> Result<Processes, String> {
     };
     let mut processes = Vec::new();
     for (name, member) in members {
-        let class = member.get("cls").map(|class| class.setting.to_string()).unwrap_or_default();
+        let class = member.get("cls").map(|class| class.setting.to_string());
+        let class = class.ok_or_else(|| format!("{origin}: {name} has no cls"))?;
         let Some(role) = Role::of_class(&class) else { return Ok(Processes::Foreign(class)) };
         let none = Map::new();
         let opts = match member.get("opts").map(|opts| &opts.setting) {
@@ -167,15 +168,24 @@ mod tests {
 
     #[test]
     fn classes_that_are_not_ours_are_pythons() {
+        for ours in
+            ["distributed.worker.Worker", "dask.distributed.Worker", "dask_rs.Worker", "dask_rs.processes.Worker"]
+        {
+            native(&format!("{{\"cls\": \"{ours}\"}}"), &["tcp://s:1"]);
+        }
         let text = r#"{"cls": "dask_cuda.CUDAWorker", "opts": {}}"#;
         assert_eq!(spec(text, &[]), Ok(Processes::Foreign("dask_cuda.CUDAWorker".to_owned())));
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        for (text, part) in
-            [("", "exactly one"), ("{\"0\": 1}", "no mapping"), ("{", "--spec"), ("{}", "nothing to start")]
-        {
+        for (text, part) in [
+            ("", "exactly one"),
+            ("{\"0\": 1}", "no mapping"),
+            ("{", "--spec"),
+            ("{}", "nothing to start"),
+            ("{\"opts\": {}}", "no cls"),
+        ] {
             let error = spec(text, &[]).expect_err("wrong");
             assert!(error.contains(part), "{text}: {error}");
         }

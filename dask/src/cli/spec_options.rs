@@ -17,15 +17,18 @@ impl Role {
     /// The role of a class of dask.distributed; `None` for all others.
     pub(super) fn of_class(class: &str) -> Option<Role> {
         let (module, name) = class.rsplit_once('.')?;
-        let ours =
-            ["distributed", "dask.distributed", "distributed.scheduler", "distributed.nanny", "distributed.worker"];
-        match name {
-            _ if !ours.contains(&module) => None,
-            "Scheduler" => Some(Role::Scheduler),
-            "Nanny" => Some(Role::Nanny),
-            "Worker" => Some(Role::Worker),
-            _ => None,
-        }
+        let (role, own_module) = match name {
+            "Scheduler" => (Role::Scheduler, "scheduler"),
+            "Nanny" => (Role::Nanny, "nanny"),
+            "Worker" => (Role::Worker, "worker"),
+            _ => return None,
+        };
+        let modules = ["distributed", "dask.distributed", "dask_rs", "dask_rs.processes"];
+        let is_ours = modules.contains(&module)
+            || module
+                .strip_suffix(own_module)
+                .is_some_and(|rest| ["distributed.", "dask.distributed."].contains(&rest));
+        is_ours.then_some(role)
     }
 
     /// The command of `dask`.
@@ -64,6 +67,8 @@ enum Way {
     Resources,
     /// Variables for the process.
     Variables,
+    /// One variable, as dask's configuration is written in it.
+    Setting(&'static str),
     /// Words after `--`.
     Words,
     /// A mapping of `distributed.security.Security`.
@@ -99,6 +104,7 @@ pub(super) fn arguments(role: Role, opts: &Map, positional: &[String]) -> Result
                 out.args.push(format!("--resources={}", amounts.collect::<Vec<_>>().join(",")));
             }
             Some(Way::Variables) => out.variables.extend(entries(name, node)?),
+            Some(Way::Setting(variable)) => out.variables.push((variable.to_owned(), scalar(name, node)?)),
             Some(Way::Security) => security(role, node, &mut out.args)?,
             Some(Way::Nothing) => {}
             None => tracing::warn!(target: "distributed", "spec: {name} has no effect on a native {role:?}"),
@@ -123,6 +129,8 @@ fn way(role: Role, name: &str) -> Option<Way> {
         "preload" => Way::Each("--preload"),
         "preload_argv" => Way::Words,
         "security" => Way::Security,
+        "log_level" => Way::Option("--log-level"),
+        "python" => Way::Option("--python"),
         "silence_logs" | "quiet" | "loop" | "asynchronous" | "validate" | "service_kwargs" => Way::Nothing,
         _ => return if role == Role::Scheduler { of_scheduler(name) } else { of_worker(role, name) },
     };
@@ -135,6 +143,9 @@ fn of_scheduler(name: &str) -> Option<Way> {
         "idle_timeout" => Some(Way::Option("--idle-timeout")),
         "worker_ttl" => Some(Way::Option("--worker-ttl")),
         "http_prefix" | "dashboard_prefix" => Some(Way::Option("--dashboard-prefix")),
+        "policy" => Some(Way::Option("--policy")),
+        "event_log" => Some(Way::Option("--event-log")),
+        "allowed_failures" => Some(Way::Setting("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES")),
         "jupyter" => Some(Way::Flag("--jupyter", "--no-jupyter")),
         _ => None,
     }
@@ -154,6 +165,16 @@ fn of_worker(role: Role, name: &str) -> Option<Way> {
         "lifetime_stagger" => Some(Way::Option("--lifetime-stagger")),
         "lifetime_restart" => Some(Way::Flag("--lifetime-restart", "--no-lifetime-restart")),
         "contact_address" => Some(Way::Option("--contact-address")),
+        "listen_address" => Some(Way::Option("--listen-address")),
+        "scheduler_sni" => Some(Way::Option("--scheduler-sni")),
+        "max_spill" => Some(Way::Option("--max-spill")),
+        "memory_target_fraction" => Some(Way::Option("--memory-target")),
+        "memory_spill_fraction" => Some(Way::Option("--memory-spill")),
+        "memory_pause_fraction" => Some(Way::Option("--memory-pause")),
+        "memory_terminate_fraction" => Some(Way::Option("--memory-terminate")),
+        "drain_grace" => Some(Way::Option("--drain-grace")),
+        "interrupt_grace" => Some(Way::Option("--interrupt-grace")),
+        "reconnect_grace" => Some(Way::Option("--reconnect-grace")),
         "preload_nanny" => Some(Way::Each("--preload-nanny")),
         "env" => Some(Way::Variables),
         "worker_class" | "reconnect" | "nanny" | "config" | "heartbeat_interval" => Some(Way::Nothing),

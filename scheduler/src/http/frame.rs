@@ -6,18 +6,12 @@ use serde_json::{Value as Json, json};
 
 use crate::server::peers::{WorkerPeer, name_text};
 use crate::server::{Core, Totals, Turns};
-use crate::state::{MemoryState, PrefixView, TaskState, WorkerView};
+use crate::state::{MemoryState, PrefixView, TaskState, Usage, WorkerView};
 
-/// Task states in the order pages list them.
-pub(super) const STATES: [TaskState; 7] = [
-    TaskState::Released,
-    TaskState::Waiting,
-    TaskState::NoWorker,
-    TaskState::Queued,
-    TaskState::Processing,
-    TaskState::Memory,
-    TaskState::Erred,
-];
+/// The states that tasks are counted in, as pages list them: all but the last, in which a task is gone.
+pub(super) const STATES: [TaskState; TaskState::ALL.len() - 1] =
+    *TaskState::ALL.first_chunk().expect("an array has all elements but its last one");
+const _: () = assert!(matches!(TaskState::ALL[STATES.len()], TaskState::Forgotten));
 /// Most prefixes shown; programs have tens.
 const PREFIXES_MAX: usize = 1_000;
 
@@ -41,6 +35,8 @@ pub(super) struct Frame {
     pub(super) prefix_count: usize,
     /// At most [`PREFIXES_MAX`].
     pub(super) prefixes: Vec<PrefixRow>,
+    /// What the tasks of each client cost.
+    pub(super) usages: Vec<(String, Usage)>,
     /// Topics, events, and bytes of the event log.
     pub(super) events: (usize, usize, usize),
     /// Per level, requests of work stealing and the seconds of work in them.
@@ -128,6 +124,7 @@ impl Frame {
             task_groups: state.group_count(),
             prefix_count: state.prefix_count(),
             prefixes: state.prefixes().take(PREFIXES_MAX).map(|prefix| PrefixRow::of(&prefix)).collect(),
+            usages: state.usages().map(|(client, usage)| (client.to_owned(), *usage)).collect(),
             events: core.events.size(),
             steals: state.steal_requests().to_vec(),
             answered_in: 0.0,

@@ -12,7 +12,7 @@ use super::frame::{Frame, PrefixRow, STATES};
 use super::process::Process;
 use super::site::{Site, Unavailable};
 use crate::server::extensions::SemaphoreFigures;
-use crate::state::TaskState;
+use crate::state::{TaskState, Usage};
 
 /// Most semaphores told of.
 const SEMAPHORES_MAX: usize = 1_000;
@@ -35,6 +35,7 @@ fn text(frame: &Frame, semaphores: &[SemaphoreFigures], longest_turn: f64) -> St
     out.one("task_groups", "gauge", "Number of task groups known by the scheduler", frame.task_groups);
     out.one("task_prefixes", "gauge", "Number of task prefixes remembered", frame.prefix_count);
     prefixes(&mut out, frame);
+    usages(&mut out, frame);
     let (topics, events, bytes) = frame.events;
     out.one("event_topics", "gauge", "Number of topics of the event log", topics);
     out.one("events", "gauge", "Number of events kept", events);
@@ -88,6 +89,21 @@ fn prefixes(out: &mut Exposition, frame: &Frame) {
         })
     });
     out.family("prefix_state_totals_total", "counter", "How often tasks of the prefix reached each state", reached);
+}
+
+/// Names of ours: upstream does not tell clients apart.
+fn usages(out: &mut Exposition, frame: &Frame) {
+    fn each<V: Display>(frame: &Frame, value: impl Fn(&Usage) -> V) -> impl Iterator<Item = (String, V)> {
+        frame.usages.iter().map(move |(client, usage)| (label("client", client), value(usage)))
+    }
+    out.family("client_tasks_finished_total", "counter", "Runs that made a result", each(frame, |u| u.finished));
+    out.family("client_tasks_erred_total", "counter", "Runs of tasks that raised", each(frame, |u| u.erred));
+    let compute = "Seconds that threads computed for the client";
+    out.family("client_compute_seconds_total", "counter", compute, each(frame, |usage| usage.compute));
+    let transfer = "Seconds of transfers for the client's tasks";
+    out.family("client_transfer_seconds_total", "counter", transfer, each(frame, |usage| usage.transfer));
+    let output = "Bytes of results made for the client";
+    out.family("client_output_bytes_total", "counter", output, each(frame, |usage| usage.nbytes));
 }
 
 fn steals(out: &mut Exposition, frame: &Frame) {

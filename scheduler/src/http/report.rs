@@ -8,6 +8,7 @@ use std::fmt::Write;
 use dask_protocol::Value;
 
 use super::html::{bytes, duration, escape};
+use crate::state::Usage;
 
 const STYLE: &str = "body{font-family:system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}\
     th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}\
@@ -32,6 +33,8 @@ pub(crate) struct Report {
     pub(crate) logs: Vec<(String, String)>,
     /// Versions of dask and distributed.
     pub(crate) versions: Vec<(String, String)>,
+    /// What the tasks of each client cost since the scheduler started.
+    pub(crate) usages: Vec<(String, Usage)>,
 }
 
 /// One worker of a report.
@@ -53,12 +56,13 @@ impl Report {
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Dask Performance Report</title>\
              <style>{STYLE}</style></head><body><h1>Dask Performance Report</h1><nav><a href=\"#summary\">Summary</a>\
              <a href=\"#tasks\">Task Stream</a><a href=\"#profile\">Worker Profile (compute)</a>\
-             <a href=\"#workers\">Workers</a><a href=\"#logs\">Scheduler Logs</a></nav>"
+             <a href=\"#workers\">Workers</a><a href=\"#clients\">Clients</a><a href=\"#logs\">Scheduler Logs</a></nav>"
         );
         page += &self.summary(&stream);
         page += &section("tasks", "Task Stream", &stream.svg(self.start, self.stop));
         page += &section("profile", "Worker Profile (compute)", &profile::flame(&self.profile));
         page += &section("workers", "Workers", &self.workers());
+        page += &section("clients", "Clients", &self.clients());
         page += &section("logs", "Scheduler Logs", &self.logs());
         page + "</body></html>\n"
     }
@@ -101,6 +105,25 @@ impl Report {
                 bytes(worker.memory),
                 bytes(worker.memory_limit),
                 worker.bandwidth / 1e6
+            );
+        }
+        table + "</table>"
+    }
+
+    fn clients(&self) -> String {
+        let mut table = "<p>Since the scheduler started.</p><table><tr><th>client</th><th>results</th><th>raised</th>\
+            <th>computing</th><th>transfers</th><th>size of results</th></tr>"
+            .to_owned();
+        for (client, usage) in &self.usages {
+            let _ = write!(
+                table,
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(client),
+                usage.finished,
+                usage.erred,
+                duration(usage.compute),
+                duration(usage.transfer),
+                bytes(usage.nbytes)
             );
         }
         table + "</table>"
@@ -150,15 +173,22 @@ mod tests {
             profile: Value::map([("count", 10_i64.into()), ("children", children)]),
             logs: vec![("INFO".to_owned(), "newest".to_owned()), ("INFO".to_owned(), "oldest".to_owned())],
             versions: vec![("Dask".to_owned(), "1.2".to_owned())],
+            usages: vec![("Client-<ada>".to_owned(), Usage { finished: 41, compute: 7.0, ..Usage::default() })],
         }
     }
 
     #[test]
     fn the_page_tells_what_ran() {
         let html = report("x.compute()").html();
-        for told in
-            ["number of tasks: 2", "compute time: 1.00 s", "Duration: 2.00 s", "inc-1", "quick_part", "Dask version"]
-        {
+        for told in [
+            "number of tasks: 2",
+            "compute time: 1.00 s",
+            "Duration: 2.00 s",
+            "inc-1",
+            "quick_part",
+            "Dask version",
+            "<td>41</td>",
+        ] {
             assert!(html.contains(told), "{told}");
         }
         assert!(html.find("oldest") < html.find("newest"));
@@ -167,7 +197,7 @@ mod tests {
     #[test]
     fn code_and_names_cannot_become_markup() {
         let html = report("<script>alert(1)</script>").html();
-        assert!(!html.contains("<script>") && !html.contains("slow_<part>"));
+        assert!(!html.contains("<script>") && !html.contains("slow_<part>") && !html.contains("<ada>"));
         assert!(html.contains("slow_&lt;part&gt;"));
     }
 

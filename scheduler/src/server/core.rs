@@ -440,7 +440,11 @@ impl Core {
             target: "distributed.scheduler",
             "Remove worker addr: {address} name: {} (stimulus_id='{stimulus_id}')", name_text(name)
         );
-        if let Some(peer) = self.workers.shift_remove(address) {
+        if let Some(mut peer) = self.workers.shift_remove(address) {
+            if peer.link.is_some() {
+                // It would take the end of the connection for a cut, and try to go on over another one.
+                let _ = peer.outbox.push(CloseStream::default().into());
+            }
             drop(peer.outbox.close());
             peer.removed.cancel();
             // Idle connections would stay for ever.

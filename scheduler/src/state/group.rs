@@ -146,7 +146,7 @@ impl Prefix {
 }
 
 /// Durations come from peers: no NaN, nothing negative, nothing absurd.
-fn clamp(duration: Seconds) -> Seconds {
+pub(super) fn clamp(duration: Seconds) -> Seconds {
     if duration > 0.0 { duration.min(DURATION_MAX) } else { 0.0 }
 }
 

@@ -113,8 +113,11 @@ impl State {
             return;
         }
         if task.run_id != message.run_id {
-            self.recommend(id, TaskState::Released);
-        } else if task.retries > 0 {
+            return self.recommend(id, TaskState::Released);
+        }
+        self.charge(id, &message.startstops, None);
+        let task = &mut self.tasks[id];
+        if task.retries > 0 {
             task.retries -= 1;
             let left = task.retries;
             self.note_incident(id, |_| Incident::Retried { worker: address.clone(), left });

@@ -54,6 +54,7 @@ mod tests;
 mod timeout;
 mod transition;
 mod update_graph;
+mod usage;
 mod worker;
 
 use std::sync::Arc;
@@ -76,6 +77,7 @@ pub use stealing::Declined;
 pub use story::{ObservedTransition, StoryRow};
 pub use task::TaskState;
 pub use timeout::TimeoutReason;
+pub use usage::Usage;
 pub use worker::MemoryState;
 
 use client::Clients;
@@ -91,6 +93,7 @@ use stealing::Stealing;
 use story::Story;
 use task::Tasks;
 use timeout::Timers;
+use usage::Usages;
 use worker::Workers;
 
 /// The scheduler's whole state. [`State::handle`] is the only way in; given the same events at the same times it always
@@ -104,6 +107,7 @@ pub struct State {
     workers: Workers,
     clients: Clients,
     fire_and_forget: ClientSlot,
+    usages: Usages,
 
     /// Registered workers that are running, in the order in which they became so.
     running: FastSet<WorkerId>,
@@ -181,6 +185,7 @@ impl State {
             workers: Workers::default(),
             clients,
             fire_and_forget,
+            usages: Usages::default(),
             running: FastSet::default(),
             idle: IdleWorkers::default(),
             saturated: FastSet::default(),

@@ -11,6 +11,7 @@ use super::group::StateCounts;
 use super::ids::WorkerId;
 use super::story::StoryRow;
 use super::task::{Task, TaskState};
+use super::usage::Usage;
 use super::worker::{MemoryState, Worker};
 
 /// A task that raised, for display.
@@ -390,6 +391,13 @@ impl State {
             suspicious: prefix.suspicious,
             all_durations: &prefix.all_durations,
         })
+    }
+
+    /// What the tasks of each client cost so far. Clients that are no longer told apart are one, `others`, once there are
+    /// any.
+    pub fn usages(&self) -> impl Iterator<Item = (&str, &Usage)> {
+        let others = Some(("others", self.usages.others())).filter(|(_, usage)| **usage != Usage::default());
+        self.usages.iter().map(|(client, usage)| (&**client, usage)).chain(others)
     }
 
     /// All groups: name, prefix, tasks per state.

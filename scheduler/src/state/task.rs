@@ -113,6 +113,8 @@ pub(super) struct Task {
     pub(super) processing_on: Option<WorkerId>,
     pub(super) retries: u32,
     pub(super) suspicious: u32,
+    /// Who is charged for it (see `usage.rs`).
+    pub(super) submitter: ClientSlot,
     /// Position in the graph being taken in, plus one; 0 otherwise.
     pub(super) graph_position: u32,
     /// The number of its result's type in the table of type names, plus one; 0 for none.
@@ -159,6 +161,7 @@ impl Task {
             processing_on: None,
             retries: 0,
             suspicious: 0,
+            submitter: ClientSlot::default(),
             graph_position: 0,
             type_number: 0,
             run_id: -1,

@@ -54,9 +54,13 @@ impl State {
         let unreached = |position: usize| !intake.reached[position];
         self.drop_new_tasks(&intake, unreached);
         let generation = self.graph_generation(submitting_task.as_ref(), fifo_timeout);
+        let submitter = self.charged_client(slot, submitting_task.as_ref());
         let mut report = Report { tasks: tasks.len(), ..Report::default() };
         for (position, task) in tasks.iter().enumerate() {
             self.leave_intake(&intake, position);
+            if intake.new[position] && intake.reached[position] {
+                self.tasks[intake.ids[position]].submitter = submitter;
+            }
             // Edges only once every task has its group.
             intake.linked[position] =
                 intake.reached[position] && self.apply(task, &intake, position, generation, &mut report);
@@ -202,6 +206,11 @@ impl State {
             self.generation_time = self.now;
         }
         self.generation as f64
+    }
+
+    /// Who pays for the tasks of a graph: its client, or who pays for the task that submits it.
+    fn charged_client(&self, client: ClientSlot, submitting_task: Option<&Key>) -> ClientSlot {
+        submitting_task.and_then(|key| self.tasks.id(key)).map_or(client, |id| self.tasks[id].submitter)
     }
 
     /// Brings one task of the graph into the state: a new one as it is, a known one only where it says nothing else.

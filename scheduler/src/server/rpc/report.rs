@@ -13,6 +13,7 @@ use super::super::shared::Server;
 use super::super::task_stream::Wanted;
 use super::profile;
 use crate::http::report::{Report, ReportedWorker};
+use crate::state::Usage;
 
 /// Most log lines in a report.
 const LOG_LINES_MAX: usize = 1_000;
@@ -35,11 +36,13 @@ pub(crate) async fn performance_report(server: &Arc<Server>, request: &Request) 
     let profile = profile::of_tasks(server, start).await?;
     let versions = versions(&server.graphs.versions(&[]).await);
     let wanted = Wanted { start: Some(start), ..Wanted::default() };
-    let (tasks, workers) = server.driver.run(move |core| (core.task_stream.collect(&wanted), workers(core))).await?;
+    let asked = move |core: &mut Core| (core.task_stream.collect(&wanted), workers(core), usages(core));
+    let (tasks, workers, usages) = server.driver.run(asked).await?;
     let logs = server.options.logs.as_ref().map_or_else(Vec::new, |logs| logs(LOG_LINES_MAX));
     let logs = logs.into_iter().filter(|(time, _, _)| *time >= start).map(|(_, level, line)| (level, line)).collect();
     let address = server.address.as_str().to_owned();
-    let report = Report { start, stop: server.clock.now(), code, address, workers, tasks, profile, logs, versions };
+    let stop = server.clock.now();
+    let report = Report { start, stop, code, address, workers, tasks, profile, logs, versions, usages };
     // A hundred thousand records take a while to draw.
     let html = tokio::task::spawn_blocking(move || report.html()).await;
     reply(&html.map_err(|_| SchedulerClosed)?)
@@ -59,6 +62,10 @@ fn workers(core: &mut Core) -> Vec<ReportedWorker> {
         }
     };
     core.state.workers().map(row).collect()
+}
+
+fn usages(core: &Core) -> Vec<(String, Usage)> {
+    core.state.usages().map(|(client, usage)| (client.to_owned(), *usage)).collect()
 }
 
 fn versions(known: &Value) -> Vec<(String, String)> {

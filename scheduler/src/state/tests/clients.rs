@@ -2,7 +2,7 @@
 
 use super::super::TaskState::{Erred, Memory, Processing, Released, Waiting};
 use super::super::testing::{CLIENT, Kit, task, task_of};
-use super::super::{Event, FIRE_AND_FORGET};
+use super::super::{Event, FIRE_AND_FORGET, UpdateGraph, Usage};
 use dask_protocol::Key;
 use dask_protocol::message::{ErrorInfo, SchedulerToClient, SchedulerToWorker};
 
@@ -232,4 +232,31 @@ fn a_forgotten_dependency_is_forgotten_in_waiting_dependents() {
     kit.finish("x");
     kit.finish("y");
     kit.assert_states([("x", Some(Released)), ("y", Some(Memory))]);
+}
+
+#[test]
+fn tasks_are_charged_to_the_client_that_brought_them_in() {
+    let mut kit = Kit::new(&[4]);
+    kit.handle(Event::AddClient { client: "Client-2".into() });
+    kit.submit(vec![task("x"), task_of("y", &["x"])], &["y"]);
+    kit.submit_for("Client-2", vec![task("x"), task("z")], &["x", "z"]);
+    kit.finish_in("x", 100, 0.5);
+    kit.finish_in("y", 10, 0.25);
+    kit.err("z");
+    kit.submit_for("Client-2", vec![task("w")], &["w"]);
+    kit.handle(Event::UpdateGraph(Box::new(UpdateGraph {
+        client: CLIENT.into(),
+        tasks: vec![task("v")],
+        keys: vec!["v".into()],
+        submitting_task: Some("w".into()),
+        fifo_timeout: 0.0,
+        stimulus_id: "update-graph".into(),
+    })));
+    kit.finish_in("v", 1, 0.125);
+    let usage = |client: &str| kit.state.usages().find(|(name, _)| *name == client).map(|(_, usage)| *usage);
+    let first = Usage { finished: 2, compute: 0.75, nbytes: 110, ..Usage::default() };
+    assert_eq!(usage(CLIENT), Some(first), "both wanted x, the first one asked for it");
+    let second = Usage { finished: 1, erred: 1, compute: 0.125, nbytes: 1, ..Usage::default() };
+    assert_eq!(usage("Client-2"), Some(second), "w submitted v");
+    assert_eq!(usage("others"), None);
 }

@@ -157,6 +157,7 @@ impl State {
             self.groups.prefix_mut(prefix).add_duration(&part.action, part.stop - part.start);
         }
         self.refresh_estimate(prefix);
+        self.charge(id, &finished.startstops, Some(finished.nbytes));
         self.set_nbytes(id, finished.nbytes.clamp(0, NBYTES_MAX));
         let actor = self.tasks[id].actor;
         let worker = self.exit_processing(id).expect("a task finishes on a registered worker");
@@ -166,6 +167,12 @@ impl State {
         self.tasks[id].type_number = self.type_number(finished.typename);
         self.add_to_memory(id, worker, finished.type_pickle);
         self.end_transition(key, id, TaskState::Processing);
+    }
+
+    /// Charges the client whose task this is with a run of it.
+    pub(in crate::state) fn charge(&mut self, id: TaskId, parts: &[StartStop], nbytes: Option<i64>) {
+        let nbytes = nbytes.map(|nbytes| nbytes.clamp(0, NBYTES_MAX).unsigned_abs());
+        self.usages.charge(self.tasks[id].submitter, &self.clients, parts, nbytes);
     }
 
     /// `_add_to_memory`: dependents may be ready now, dependencies may be done with.
