@@ -2,15 +2,21 @@
 //!
 //! `.ci/run hostile` runs it with many more of them and prints figures for docs/operations.md.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dask::{Address, Client, LocalCluster};
+use dask::worker::{PythonChoice, Worker, WorkerOptions};
+use dask::{Address, Client};
 use dask_protocol::comm::Comm;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
-/// Connections of each kind, unless `DASK_TEST_HOSTILE` says otherwise.
-const EACH: usize = 60;
+/// Connections that introduce themselves and then say nothing, unless `DASK_TEST_HOSTILE` says otherwise.
+const IDLE: usize = 60;
+/// Connections of each other kind: as many as there are idle ones, divided by this, but not fewer than [`IDLE`].
+const OTHERS: usize = 10;
 /// How long the slow may take where this test waits for them: the scheduler closes what is too large at once.
 const PATIENCE: Duration = Duration::from_secs(120);
 const ROUNDS: usize = 9;
@@ -48,36 +54,80 @@ fn head(frames: u64) -> [u8; 16] {
     head
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_connections_do_not_hold_up_a_graph() {
-    let each = std::env::var("DASK_TEST_HOSTILE").ok().and_then(|n| n.parse().ok()).unwrap_or(EACH);
-    let cluster = LocalCluster::builder().workers(2).threads_per_worker(1).start().await.expect("starts");
-    let client = cluster.client().await.expect("connects");
-    let scheduler = cluster.address().clone();
-    graphs(&client, 0).await;
-    let alone = graphs(&client, 100_000).await;
+/// A scheduler in a process of its own, as each process may have but so many files: its address, and that of its pages.
+async fn scheduler() -> (Child, Address, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dask-scheduler"));
+    command.args(["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]);
+    let mut process = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("starts");
+    let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+    let mut last_word_after = async |text: &str| loop {
+        let line = lines.next_line().await.expect("text").expect("a line that tells where it listens");
+        if line.contains(text) {
+            return line.split_whitespace().last().expect("the line ends in an address").to_owned();
+        }
+    };
+    let address = last_word_after("Scheduler at:").await;
+    let dashboard = last_word_after("dashboard at:").await;
+    // What it says later must go somewhere.
+    tokio::spawn(async move { while matches!(lines.next_line().await, Ok(Some(_))) {} });
+    let dashboard = dashboard.trim_start_matches("http://").trim_end_matches("/status").to_owned();
+    (process, Address::from(address.as_str()), dashboard)
+}
 
-    // They introduce themselves properly and then say nothing.
-    let mut idle = Vec::new();
-    for _ in 0..each {
-        idle.push(Comm::connect(&scheduler, &Default::default()).await.expect("a handshake"));
-    }
-    // They say nothing at all, or one byte of a handshake after the other.
-    let (mut silent, mut slow) = (Vec::new(), Vec::new());
-    for _ in 0..each {
-        silent.push(connect(&scheduler).await);
-        slow.push(connect(&scheduler).await);
-    }
-    let trickle = tokio::spawn(async move {
-        for byte in head(1) {
-            for connection in &mut slow {
+/// The answer to a request for a page.
+async fn page(dashboard: &str, head: &str) -> String {
+    let mut connection = TcpStream::connect(dashboard).await.expect("accepted");
+    connection.write_all(head.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    // It is reset where the server did not want to read all of it.
+    let _ = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Sends bytes one by one, for ever.
+fn trickle(mut connections: Vec<TcpStream>, bytes: Vec<u8>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        for byte in bytes.into_iter().cycle() {
+            for connection in &mut connections {
                 // The scheduler may have lost its patience.
                 let _ = connection.write_all(&[byte]).await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        slow
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_connections_do_not_hold_up_a_graph() {
+    let idle_wanted = std::env::var("DASK_TEST_HOSTILE").ok().and_then(|n| n.parse().ok()).unwrap_or(IDLE);
+    let each = (idle_wanted / OTHERS).max(IDLE);
+    let (mut process, scheduler, dashboard) = scheduler().await;
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        let options = WorkerOptions {
+            nthreads: 1,
+            python: PythonChoice::Off,
+            ..WorkerOptions::new(scheduler.clone()).expect("an address")
+        };
+        workers.push(Worker::start(options).await.expect("registers"));
+    }
+    let client = Client::connect(scheduler.as_str()).await.expect("connects");
+    graphs(&client, 0).await;
+    let alone = graphs(&client, 100_000).await;
+
+    // They introduce themselves properly and then say nothing.
+    let mut idle = Vec::new();
+    for _ in 0..idle_wanted {
+        idle.push(Comm::connect(&scheduler, &Default::default()).await.expect("a handshake"));
+    }
+    // They say nothing at all, or one byte of a handshake after the other, or of a request for a page.
+    let (mut silent, mut slow, mut lorises) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..each {
+        silent.push(connect(&scheduler).await);
+        slow.push(connect(&scheduler).await);
+        lorises.push(TcpStream::connect(&dashboard).await.expect("accepted"));
+    }
+    let trickles = [trickle(slow, head(1).to_vec()), trickle(lorises, b"GET /status HTTP/1.1\r\nX-A: a".to_vec())];
     // They announce more than there can be.
     let mut greedy = Vec::new();
     for _ in 0..each {
@@ -92,13 +142,24 @@ async fn hostile_connections_do_not_hold_up_a_graph() {
         let closed = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "a connection that announces too much stays open");
     }
+    let asked = Instant::now();
+    let health = page(&dashboard, "GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok"), "{health}");
+    let answered = asked.elapsed();
+    let long = format!("GET /health HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let refused = page(&dashboard, &long).await;
+    assert!(!refused.starts_with("HTTP/1.1 200"), "{refused}");
     println!(
-        "{TASKS} tasks: {alone:.2?} alone, {beset:.2?} beside {} hostile connections, ratio {:.2}",
+        "{TASKS} tasks: {alone:.2?} alone, {beset:.2?} beside {idle_wanted} idle connections and {} hostile ones, ratio \
+         {:.2}; /health answered in {answered:.2?}",
         4 * each,
         beset.as_secs_f64() / alone.as_secs_f64()
     );
-    trickle.abort();
+    trickles.iter().for_each(JoinHandle::abort);
     drop((idle, silent));
     client.close().await;
-    cluster.close().await;
+    for worker in workers {
+        worker.close("the test is over").await;
+    }
+    process.kill().await.expect("it runs");
 }

@@ -1,15 +1,18 @@
 """What deployers call: `python -m` wrappers, specifications, `dask`'s subcommands, the stand-in for an interpreter."""
 
+import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 from dask_rs import BinaryNotFound, find_binary
 from dask_rs.options import NANNY, SCHEDULER, WORKER, UnknownOption, arguments
-from distributed import Client
+from distributed import Client, Security
 
 DEADLINE = 60
 
@@ -102,7 +105,7 @@ def test_what_is_no_specification_is_refused(text):
 
 
 def test_a_class_of_somebody_else_is_upstreams_to_start():
-    command = [*python_module("dask_rs.spec"), "--spec", json.dumps({"cls": "somebody.elses.Worker"})]
+    command = [*python_module("dask_rs.spec"), "--spec", json.dumps({"cls": "somebody.elses.Worker", "opts": {}})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode != 0 and "No module named 'somebody'" in done.stderr, done.stderr
 
@@ -150,6 +153,22 @@ def test_keywords_of_upstreams_classes_become_options():
     assert arguments(WORKER, {"port": 1, "silence_logs": 30})[0] == ["--no-nanny", "--worker-port", "1"]
     with pytest.raises(UnknownOption, match="plugins="):
         arguments(SCHEDULER, {"plugins": [object()]})
+
+
+def test_pages_are_served_over_tls_where_there_is_a_certificate(tmp_path):
+    pytest.importorskip("cryptography", reason="NOT RUN: a certificate cannot be made without cryptography")
+    security = Security.temporary()
+    (tmp_path / "pages.pem").write_text(security.tls_scheduler_cert + security.tls_scheduler_key)
+    command = [*python_module("dask_rs.scheduler"), "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    with Started(command, DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__CERT=str(tmp_path / "pages.pem")) as scheduler:
+        dashboard = scheduler.line_with("dashboard at:").split()[-1]
+        assert dashboard.startswith("https://")
+        trusting = ssl.create_default_context(cadata=security.tls_ca_file)
+        trusting.check_hostname = False
+        with urllib.request.urlopen(dashboard.replace("/status", "/health"), timeout=DEADLINE, context=trusting) as answer:
+            assert answer.read() == b"ok"
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(dashboard.replace("https", "http"), timeout=DEADLINE)
 
 
 def test_signals_reach_every_process_of_a_specification():

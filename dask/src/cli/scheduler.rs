@@ -19,7 +19,7 @@ use super::preload_args::sorted;
 use super::scheduler_args::{SchedulerArgs, SchedulerPlan};
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::raise_open_files_limit;
-use super::tls::Role;
+use super::tls::{Role, page_tls};
 use super::{Failure, allocator, http_address, show_version};
 use crate::config::DaskConfig;
 use crate::logging;
@@ -91,6 +91,7 @@ fn options(
         contact_address: plan.contact_address,
         dashboard_address: Some(http_address(&args.dashboard_address)),
         dashboard_prefix: args.dashboard_prefix.clone(),
+        http_tls: page_tls(dask)?,
         // A setting of ours: what callers of `/api/v1` must show to change something.
         http_token: dask.texts("distributed.scheduler.http.token")?.pop(),
         http_api: dask.texts("distributed.scheduler.http.routes")?.iter().any(|route| route == HTTP_API_ROUTES),

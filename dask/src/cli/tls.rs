@@ -1,7 +1,7 @@
 //! Certificates and how connections are made, from options and configuration.
 
 use clap::Args;
-use dask_protocol::comm::{CommConfig, TlsConfig, TlsVersions};
+use dask_protocol::comm::{CommConfig, PageTls, TlsConfig, TlsVersions};
 use dask_protocol::compression::Compression;
 
 use crate::config::{DaskConfig, Said};
@@ -132,6 +132,21 @@ impl TlsArgs {
         let given = options.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         given.flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
+}
+
+/// The certificate of the scheduler's pages, if the configuration names one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn page_tls(dask: &DaskConfig) -> Result<Option<PageTls>, String> {
+    const CERT: &str = "distributed.scheduler.dashboard.tls.cert";
+    const KEY: &str = "distributed.scheduler.dashboard.tls.key";
+    let (cert, key) = (dask.key(CERT), dask.key(KEY));
+    let Some(cert) = cert else {
+        return if key.is_some() { Err(format!("{KEY} is there, and no {CERT}")) } else { Ok(None) };
+    };
+    let key = key.as_ref().unwrap_or(&cert);
+    PageTls::load(cert.text(), key.text()).map(Some).map_err(|error| format!("{CERT}: {error}"))
 }
 
 fn versions(dask: &DaskConfig) -> Result<TlsVersions, String> {

@@ -188,6 +188,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("distributed.scheduler.http.token", Kind::Text, "null", "what callers show to retire workers over HTTP"),
     key(
+        "distributed.scheduler.dashboard.tls.cert",
+        Kind::Text,
+        "null",
+        "the certificate of the scheduler's pages, which are then served over https alone",
+    ),
+    key("distributed.scheduler.dashboard.tls.key", Kind::Text, "null", "its key; in the certificate's file when null"),
+    key(
         "distributed.scheduler.unknown-task-duration",
         Kind::Duration,
         "500ms",

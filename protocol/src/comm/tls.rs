@@ -123,7 +123,7 @@ pub(super) fn server_name(name: Option<&str>, ip: IpAddr) -> Result<ServerName<'
     }
 }
 
-fn pem_text(what: &str, path_or_pem: &str) -> Result<Vec<u8>, CommError> {
+pub(super) fn pem_text(what: &str, path_or_pem: &str) -> Result<Vec<u8>, CommError> {
     if path_or_pem.contains('\n') {
         return Ok(path_or_pem.as_bytes().to_vec());
     }
@@ -131,7 +131,7 @@ fn pem_text(what: &str, path_or_pem: &str) -> Result<Vec<u8>, CommError> {
         .map_err(|e| CommError::Tls(format!("cannot read {what} {path_or_pem:?}: {e}")))
 }
 
-fn certificates(what: &str, path_or_pem: &str) -> Result<Vec<CertificateDer<'static>>, CommError> {
+pub(super) fn certificates(what: &str, path_or_pem: &str) -> Result<Vec<CertificateDer<'static>>, CommError> {
     let pem = pem_text(what, path_or_pem)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|e| CommError::Tls(format!("cannot read {what}: {e}")))?;

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use dask_protocol::comm::PageTls;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Connections at a time. Further callers wait until one ends; a browser has six.
+use super::room::{Place, Room};
+
+/// Connections at a time; a browser has six. For further ones those make room that have waited longest without a request.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a caller may take to send the head of a request; also how long it may keep a connection that it does not use.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,33 +51,30 @@ pub(super) async fn bind(wanted: &str) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until `closing`.
-pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn serve(listener: TcpListener, router: Router, tls: Option<PageTls>, closing: CancellationToken) {
+    let room = Room::new(CONNECTIONS_MAX);
     loop {
         let accepted = tokio::select! {
             () = closing.cancelled() => return,
             accepted = accept(&listener, &room) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let (router, closing) = (router.clone(), closing.clone());
+        let (router, tls, closing, place) = (router.clone(), tls.clone(), closing.clone(), Arc::new(place));
         tokio::spawn(async move {
+            let sent_away = place.sent_away.clone();
             tokio::select! {
                 () = closing.cancelled() => {}
-                () = converse(stream, peer, router) => {}
+                () = sent_away.cancelled() => debug!(target: "distributed.scheduler", %peer, "made room for another caller"),
+                () = greet(stream, peer, tls, router, place) => {}
             }
-            drop(place);
         });
     }
 }
 
 /// The next caller, once there is room.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, room: &Arc<Room>) -> Option<(TcpStream, SocketAddr, Place)> {
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
+        Ok((stream, peer)) => Some((stream, peer, room.enter().await)),
         Err(error) => {
             debug!(target: "distributed.scheduler", %error, "no connection to the HTTP server");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -81,8 +83,32 @@ async fn accept(
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
-    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+/// Speaks TLS first, if there is a certificate.
+async fn greet(stream: TcpStream, peer: SocketAddr, tls: Option<PageTls>, router: Router, place: Arc<Place>) {
+    let Some(tls) = tls else { return converse(stream, peer, router, place).await };
+    match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => converse(stream, peer, router, place).await,
+        Ok(Err(error)) => {
+            debug!(target: "distributed.scheduler", %peer, %error, "no TLS with a caller of the HTTP server")
+        }
+        Err(_) => debug!(target: "distributed.scheduler", %peer, "a caller of the HTTP server is too slow for TLS"),
+    }
+}
+
+async fn converse<S>(stream: S, peer: SocketAddr, router: Router, place: Arc<Place>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let pages = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+    let service = service_fn(move |request| {
+        place.set_busy(true);
+        let (answer, place) = (pages.call(request), Arc::clone(&place));
+        async move {
+            let answer = answer.await;
+            place.set_busy(false);
+            answer
+        }
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -20,6 +20,7 @@ mod process;
 mod profile;
 mod proxy;
 pub(crate) mod report;
+mod room;
 mod site;
 mod stream;
 
@@ -55,7 +56,7 @@ pub(crate) async fn start(server: &Arc<Server>) {
     let guard = Guard::new(server.options.http_token.clone(), server.options.http_api);
     let prefix = server.options.dashboard_prefix.clone().unwrap_or_default();
     let router = with_prefix(router(Arc::new(Site::new(Arc::clone(server), guard))), prefix.trim_matches('/'));
-    tokio::spawn(listen::serve(listener, router, server.closing.clone()));
+    tokio::spawn(listen::serve(listener, router, server.options.http_tls.clone(), server.closing.clone()));
 }
 
 /// Everything at the top, and below the prefix of a proxy that passes it on.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dask_protocol::Address;
-use dask_protocol::comm::CommConfig;
+use dask_protocol::comm::{CommConfig, PageTls};
 
 use crate::state;
 
@@ -30,6 +30,8 @@ pub struct SchedulerOptions {
     pub dashboard_address: Option<String>,
     /// A path under which the HTTP server's pages are served too, for a proxy that passes it on (`--dashboard-prefix`).
     pub dashboard_prefix: Option<String>,
+    /// With a certificate the pages are served over TLS alone.
+    pub http_tls: Option<PageTls>,
     /// What a caller must know to change something over HTTP (`Authorization: Bearer ...`); none lets only callers on
     /// this machine do so.
     pub http_token: Option<String>,
@@ -81,6 +83,7 @@ impl Default for SchedulerOptions {
             contact_address: None,
             dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
             dashboard_prefix: None,
+            http_tls: None,
             http_token: None,
             http_api: false,
             comm: CommConfig::default(),

@@ -186,7 +186,8 @@ fn announce(server: &Server, contacts: &[Address]) {
     if let Some(port) = server.dashboard_port.get() {
         let host = server.address.host();
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        info!(target: "distributed.scheduler", "  dashboard at:  {:>25}", format!("http://{host}:{port}/status"));
+        let scheme = if server.options.http_tls.is_some() { "https" } else { "http" };
+        info!(target: "distributed.scheduler", "  dashboard at:  {:>25}", format!("{scheme}://{host}:{port}/status"));
     }
     info!(target: "distributed.scheduler", "Registering Worker plugin shuffle");
 }

@@ -13,8 +13,14 @@ fn authority(line: &str) -> String {
 
 /// The whole answer to a GET.
 fn get(authority: &str, path: &str) -> String {
+    ask(authority, &format!("GET {path} HTTP/1.1"), "")
+}
+
+/// The whole answer to a request with a body of JSON.
+fn ask(authority: &str, request: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(authority).expect("the server listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").expect("it reads");
+    let head = format!("{request}\r\nHost: {authority}\r\nConnection: close\r\nContent-Type: application/json");
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers text and closes");
     answer
@@ -42,4 +48,22 @@ fn workers_pages_are_reached_directly_and_through_the_scheduler() {
     let (host, port) = pages.rsplit_once(':').expect("host and port");
     let refused = get(&pages, &format!("/proxy/{port}/{host}/status"));
     assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("does not exist"), "{refused}");
+}
+
+#[test]
+fn retired_workers_do_not_take_it_for_the_loss_of_their_scheduler() {
+    let scheduler = Scheduler::start(&[]);
+    let pages = authority(&scheduler.process.line_with("  dashboard at:"));
+    let mut nanny = worker("nanny", &scheduler.address, &[]);
+    let mut bare = worker("bare worker", &scheduler.address, &["--no-nanny"]);
+    nanny.line_with("Registered to:");
+    bare.line_with("Registered to:");
+    scheduler.process.nth_line_with(2, "Starting worker compute stream");
+    let answer = ask(&pages, "POST /api/v1/retire_workers HTTP/1.1", "{\"n\": 2}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(nanny.wait().success());
+    assert!(bare.wait().success());
+    for log in [nanny.log(), bare.log(), scheduler.process.log()] {
+        assert!(!log.contains("trying to take it up again") && !log.contains("Refused"), "{log}");
+    }
 }
