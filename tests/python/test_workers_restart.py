@@ -31,3 +31,18 @@ def test_one_worker_is_restarted(client, n_workers):
     assert before[first] not in after and set(before.values()) - {before[first]} <= after
 
 
+
+
+def end_when_values_come():
+    import os
+
+    from dask_rs_executor import calls
+
+    calls.measure = lambda *_: os._exit(1)
+
+
+def test_values_are_scattered_although_all_workers_end_meanwhile(client, n_workers):
+    client.run(end_when_values_come)
+    futures = client.scatter(list(range(10)), timeout=60)
+    assert client.gather(futures) == list(range(10))
+    client.wait_for_workers(n_workers, timeout=60)

@@ -41,10 +41,19 @@ struct Args {
 /// `scatter`.
 pub(crate) async fn scatter(server: &Server, request: &Request) -> Reply {
     let Args { data, workers, client, broadcast, timeout } = request.args()?;
-    let mut targets = running_workers(server, &workers, &timeout).await?;
-    targets.sort();
     let keys: Vec<Key> = data.iter().map(|(key, _)| key.clone()).collect();
-    let placed = send(server, &targets, data.0).await?;
+    let patience = timeout_argument(&timeout, WORKERS_TIMEOUT)?;
+    let started = Instant::now();
+    let (mut placed, mut waiting) = (Placed::new(), data.0);
+    let targets = loop {
+        let mut targets = running_workers(server, &workers, patience.saturating_sub(started.elapsed())).await?;
+        targets.sort();
+        let Err(failure) = send(server, &targets, &mut waiting, &mut placed).await else { break targets };
+        // All that there were are lost. Others may come, unless these ones were asked for.
+        if !workers.is_nil() || started.elapsed() > patience {
+            return Err(failure);
+        }
+    };
     let stimulus_id: StimulusId = format!("scatter-{}", server.clock.now()).into();
     let owner = client.as_deref().map(Into::into);
     server.driver.event(Event::UpdateData { data: placed, client: owner, stimulus_id }).await?;
@@ -78,8 +87,7 @@ pub(crate) fn timeout_argument(timeout: &Value, default: Duration) -> Result<Dur
     Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-async fn running_workers(server: &Server, named: &Value, timeout: &Value) -> Result<Vec<Address>, Failure> {
-    let patience = timeout_argument(timeout, WORKERS_TIMEOUT)?;
+async fn running_workers(server: &Server, named: &Value, patience: Duration) -> Result<Vec<Address>, Failure> {
     let started = Instant::now();
     loop {
         let named = named.clone();
@@ -115,20 +123,23 @@ type Placed = Vec<(Key, Vec<Address>, i64)>;
 /// Sends each value to one worker, round-robin. What a worker that is lost meanwhile did not take goes to the others.
 ///
 /// # Errors
-/// The last worker's, when none is left.
-async fn send(server: &Server, workers: &[Address], data: Vec<(Key, Value)>) -> Result<Placed, Failure> {
-    let start = ROUND_ROBIN.fetch_add(data.len(), Ordering::Relaxed);
-    let (mut targets, mut waiting) = (workers.to_vec(), data);
-    let mut placed = Placed::new();
+/// The last worker's, when none is left; what no worker took is still in `waiting`.
+async fn send(
+    server: &Server,
+    workers: &[Address],
+    waiting: &mut Vec<(Key, Value)>,
+    placed: &mut Placed,
+) -> Result<(), Failure> {
+    let start = ROUND_ROBIN.fetch_add(waiting.len(), Ordering::Relaxed);
+    let mut targets = workers.to_vec();
     // Each round but the last loses a worker.
     loop {
         let mut shares: IndexMap<&Address, Vec<(Key, Value)>> = IndexMap::new();
-        for (i, entry) in waiting.into_iter().enumerate() {
+        for (i, entry) in waiting.drain(..).enumerate() {
             shares.entry(&targets[start.wrapping_add(i) % targets.len()]).or_default().push(entry);
         }
         let calls = shares.into_iter().map(|(worker, share)| send_share(server, worker.clone(), Pairs(share)));
         let (mut lost, mut failure) = (Vec::new(), None);
-        waiting = Vec::new();
         for outcome in join_all(calls).await {
             match outcome {
                 Ok(share) => placed.extend(share),
@@ -140,7 +151,7 @@ async fn send(server: &Server, workers: &[Address], data: Vec<(Key, Value)>) -> 
                 }
             }
         }
-        let Some(failure) = failure else { return Ok(placed) };
+        let Some(failure) = failure else { return Ok(()) };
         targets.retain(|worker| !lost.contains(worker));
         if targets.is_empty() {
             return Err(failure);
