@@ -15,10 +15,12 @@ pub mod logs;
 pub mod message;
 pub mod nanny_link;
 pub mod native;
+mod pack;
 pub mod payload;
 pub mod pickle;
 mod region;
 pub mod scan;
+pub mod unpack;
 pub mod value;
 
 pub use address::Address;

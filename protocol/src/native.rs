@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
 use crate::key::Key;
-use crate::message::from_slice;
 use crate::payload::{NATIVE_SERIALIZER, Payload, PayloadKind};
 use crate::pickle::loads_plain;
+use crate::unpack::from_slice;
 
 pub use definition::{Definition, RELEASE, SharedDefinition, releases_agree};
 

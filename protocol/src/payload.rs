@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::error::DecodeError;
 use crate::native::NativeCall;
 use crate::value::Value;
+use crate::{pack, unpack};
 
 /// How often the frames of one message may be referred to, in total and on average. Upstream refers to each once; a
 /// field may be tried as several types. Without a limit a small body could name the same frames a million times.
@@ -110,7 +111,7 @@ fn serialized_header(family: &str, type_name: Option<&str>, num_sub_frames: usiz
 }
 
 fn pack_header<T: Serialize>(header: &T) -> Bytes {
-    rmp_serde::to_vec_named(header).expect("plain header maps always pack").into()
+    pack::to_vec(header).expect("plain header maps always pack").into()
 }
 
 impl Payload {
@@ -189,7 +190,7 @@ impl Payload {
     /// # Errors
     /// [`DecodeError::Body`] when the peer's header is not a sub-header.
     pub fn sub_header(&self) -> Result<SubHeader, DecodeError> {
-        rmp_serde::from_slice(self.header()).map_err(DecodeError::from)
+        unpack::from_slice(self.header())
     }
 
     /// The logical frames: sub-frames decompressed and joined as the header says. For a pickled payload these are its
@@ -312,7 +313,7 @@ pub(crate) fn resolve(kind: PayloadKind, index: u64) -> Result<Payload, DecodeEr
         let missing = |index| DecodeError::MissingFrame { index, count: frames.len() };
         let at = usize::try_from(index).map_err(|_| missing(index))?;
         let header = frames.get(at).filter(|_| at > 0).ok_or_else(|| missing(index))?;
-        let Count { num_sub_frames } = rmp_serde::from_slice(header)?;
+        let Count { num_sub_frames } = unpack::from_slice(header)?;
         let last = index.saturating_add(num_sub_frames);
         let count = usize::try_from(num_sub_frames).map_err(|_| missing(last))?;
         let end = (at + 1).checked_add(count).ok_or_else(|| missing(last))?;

@@ -20,11 +20,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CommError, DecodeError};
+use crate::pack;
 use crate::payload;
 use crate::scan::{self, Shape};
+use crate::unpack::{self, Unpacker};
 
-/// Deepest nesting rmp-serde may follow into a body.
-const BODY_DEPTH_MAX: usize = 256;
+/// The smallest element of a stream, for the room that is made for a batch: a map of an `op` of one letter.
+const ELEMENT_BYTES_MIN: usize = 6;
 
 /// One message: frame 0 is the msgpack body, the others belong to its payloads.
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ impl Message {
     /// # Errors
     /// [`CommError::Encode`] when a value cannot be packed.
     pub fn encode<T: Serialize + ?Sized>(body: &T) -> Result<Message, CommError> {
-        let (packed, payload_frames) = payload::with_outgoing(|| rmp_serde::to_vec_named(body));
+        let (packed, payload_frames) = payload::with_outgoing(|| pack::to_vec(body));
         let packed = packed.map_err(|e| CommError::Encode(e.to_string()))?;
         let mut frames = Vec::with_capacity(payload_frames.len() + 1);
         frames.push(packed.into());
@@ -81,7 +83,7 @@ impl Message {
 
     /// Decodes a part of the body (an element of a batch).
     fn decode_part<T: DeserializeOwned>(&self, part: &[u8]) -> Result<T, DecodeError> {
-        payload::with_incoming(&self.frames, || from_slice(part))
+        payload::with_incoming(&self.frames, || unpack::from_slice(part))
     }
 
     /// Whether the body is the bare text `"OK"` that acknowledges a transfer.
@@ -95,38 +97,35 @@ impl Message {
     /// # Errors
     /// [`DecodeError`] for the first element that is malformed, names no op, or names one that `T` does not know.
     pub fn decode_stream<T: StreamMessage>(&self) -> Result<Vec<T>, DecodeError> {
-        let elements = match scan::shape(self.body())? {
-            Shape::Map => vec![&self.body()[..]],
-            Shape::Batch(elements) => elements,
-            Shape::Text(_) | Shape::Other => return Err(DecodeError::Body("expected a batch of maps".to_owned())),
-        };
+        let mut elements = Unpacker::new(self.body());
         payload::with_incoming(&self.frames, || {
-            let mut messages = Vec::with_capacity(elements.len());
-            for element in elements {
-                if matches!(scan::shape(element), Ok(Shape::Text("OK"))) {
+            let count = match scan::shape(self.body())? {
+                Shape::Map => return Ok(vec![T::decode(scan::op(elements.rest())?, &mut elements)?]),
+                Shape::Batch => elements.elements()?,
+                Shape::Text(_) | Shape::Other => {
+                    return Err(DecodeError::Body("expected a batch of maps".to_owned()));
+                }
+            };
+            let mut messages = Vec::with_capacity(count.min(elements.rest().len() / ELEMENT_BYTES_MIN));
+            for _ in 0..count {
+                if matches!(scan::shape(elements.rest()), Ok(Shape::Text("OK"))) {
                     break;
                 }
-                messages.push(T::decode(scan::op(element)?, element)?);
+                messages.push(T::decode(scan::op(elements.rest())?, &mut elements)?);
             }
             Ok(messages)
         })
     }
 }
 
-/// Decodes one msgpack value with bounded depth. Payload fields resolve only inside a [`Message`].
-pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-    deserializer.set_max_depth(BODY_DEPTH_MAX);
-    T::deserialize(&mut deserializer).map_err(DecodeError::from)
-}
-
 /// A closed set of stream messages, told apart by `op`.
 pub trait StreamMessage: Sized {
-    /// Decodes the element with this op. Called inside the scope of its message.
+    /// Decodes the element with this op, which `from` stands before and stands behind afterwards. Called inside the scope of
+    /// its message.
     ///
     /// # Errors
     /// [`DecodeError`] for an unknown op or a malformed body.
-    fn decode(op: &str, element: &[u8]) -> Result<Self, DecodeError>;
+    fn decode(op: &str, from: &mut Unpacker<'_>) -> Result<Self, DecodeError>;
 
     /// The op it travels under.
     fn op(&self) -> &'static str;
@@ -144,9 +143,9 @@ macro_rules! stream {
         }
 
         impl $crate::message::StreamMessage for $name {
-            fn decode(op: &str, element: &[u8]) -> Result<Self, $crate::error::DecodeError> {
+            fn decode(op: &str, from: &mut $crate::unpack::Unpacker<'_>) -> Result<Self, $crate::error::DecodeError> {
                 match op {
-                    $($op => $crate::message::from_slice(element).map($name::$variant),)+
+                    $($op => <$variant as serde::Deserialize<'_>>::deserialize(from).map($name::$variant),)+
                     other => Err($crate::error::DecodeError::Body(format!("unknown stream op {other:?}"))),
                 }
             }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dask_protocol::error::DecodeError;
 use dask_protocol::message::{Pairs, Resources, RunId, StreamMessage};
+use dask_protocol::unpack::Unpacker;
 use dask_protocol::{Address, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
 
@@ -269,25 +270,28 @@ pub(crate) struct Close {
 }
 
 impl StreamMessage for FromPython {
-    fn decode(op: &str, element: &[u8]) -> Result<FromPython, DecodeError> {
-        fn read<T: serde::de::DeserializeOwned>(element: &[u8]) -> Result<T, DecodeError> {
-            rmp_serde::from_slice(element).map_err(DecodeError::from)
+    fn decode(op: &str, from: &mut Unpacker<'_>) -> Result<FromPython, DecodeError> {
+        fn read<T: serde::de::DeserializeOwned>(from: &mut Unpacker<'_>) -> Result<T, DecodeError> {
+            T::deserialize(from)
         }
         Ok(match op {
-            "ready" => FromPython::Ready(read(element)?),
-            "started" => FromPython::Started,
-            "finished" => FromPython::Finished(read(element)?),
-            "erred" => FromPython::Erred(read(element)?),
-            "rescheduled" => FromPython::Rescheduled(read(element)?),
-            "seceded" => FromPython::Seceded(read(element)?),
-            "reply" => FromPython::Reply(read(element)?),
-            "scattered" => FromPython::Scattered(read(element)?),
-            "set-resources" => FromPython::SetResources(read(element)?),
-            "load" => FromPython::Load(read(element)?),
-            "log-event" => FromPython::LogEvent(read(element)?),
-            "handlers" => FromPython::Handlers(read(element)?),
-            "log" => FromPython::Log(read(element)?),
-            "close" => FromPython::Close(read(element)?),
+            "ready" => FromPython::Ready(read(from)?),
+            "started" => {
+                from.skip()?;
+                FromPython::Started
+            }
+            "finished" => FromPython::Finished(read(from)?),
+            "erred" => FromPython::Erred(read(from)?),
+            "rescheduled" => FromPython::Rescheduled(read(from)?),
+            "seceded" => FromPython::Seceded(read(from)?),
+            "reply" => FromPython::Reply(read(from)?),
+            "scattered" => FromPython::Scattered(read(from)?),
+            "set-resources" => FromPython::SetResources(read(from)?),
+            "load" => FromPython::Load(read(from)?),
+            "log-event" => FromPython::LogEvent(read(from)?),
+            "handlers" => FromPython::Handlers(read(from)?),
+            "log" => FromPython::Log(read(from)?),
+            "close" => FromPython::Close(read(from)?),
             other => return Err(DecodeError::Body(format!("unknown op {other:?} from the Python process"))),
         })
     }
