@@ -10,6 +10,8 @@ for service. A request has ``op``, one of ``OPERATIONS``. A reply has ``status``
 pickled exception, for the user to see what really happened.
 
 The end of standard input ends the process, whatever user code is doing.
+
+`graph_nodes.py` goes before this file, in one program with it.
 """
 
 import gc
@@ -264,7 +266,6 @@ def barrier_facts(graph, reply):
 
 def materialize(body, frames):
     from dask._task_spec import convert_legacy_graph
-    from distributed.protocol import pickle
 
     started = time.perf_counter()
     expression = load_expression(body, frames)
@@ -280,7 +281,7 @@ def materialize(body, frames):
     reply.body["annotations"] = annotation_columns(list(graph), for_all, by_type) if for_all or by_type else []
     reply.body["barriers"] = barrier_facts(graph, reply)
     buffers = []
-    pickled = pickle.dumps(graph, buffer_callback=lambda buffer: buffers.append(buffer.raw()), protocol=5)
+    pickled = pickle_graph(graph, lambda buffer: buffers.append(buffer.raw()))
     first = reply.attach(pickled)
     reply.frames.extend(buffers)
     reply.body["graph"] = [first, 1 + len(buffers)]
@@ -421,6 +422,7 @@ def prepare():
     except Exception as error:
         return {"ready": False, "problem": "%s: %s" % (type(error).__name__, error)}
     make_layer_culling_linear()
+    make_nodes_quick()
     return {"ready": True, "distributed": distributed.__version__}
 
 

@@ -15,7 +15,8 @@ use super::frames::{read_message, write_message};
 use super::python::Candidate;
 
 /// The helper's program.
-const SCRIPT: &str = include_str!("../../../python/materialize.py");
+const SCRIPT: &str =
+    concat!(include_str!("../../../python/graph_nodes.py"), include_str!("../../../python/materialize.py"));
 /// What Python runs first: it reads the program from standard input, so that `__main__` stays free for unpickling and nothing
 /// needs a file.
 const BOOTSTRAP: &str = "\
