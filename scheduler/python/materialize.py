@@ -129,6 +129,8 @@ def cull(graph, wanted):
     """The part of ``graph`` that ``wanted`` reaches, in the order of ``graph``."""
     if not isinstance(wanted, (set, frozenset)):
         wanted = set(wanted)
+    if len(graph) == 1:
+        return graph if wanted.issuperset(graph) else {}
     if len(graph) < len(wanted):
         waiting = [key for key in graph if key in wanted]
     else:
@@ -150,12 +152,25 @@ def make_layer_culling_linear():
 
     Culling a high level graph asks every layer about all keys still wanted. dask's own function looks at each of them, so
     a graph of many small layers, as delayed makes them, takes quadratic time: minutes for 50,000 calls. This one looks at
-    the smaller of the two.
+    the smaller of the two, and a layer of which everything is wanted stays as it is.
     """
     import dask._task_spec
+    from dask.highlevelgraph import MaterializedLayer
 
-    if hasattr(dask._task_spec, "cull"):
-        dask._task_spec.cull = lambda graph, keys: graph if len(graph) == len(keys) else cull(graph, keys)
+    if not hasattr(dask._task_spec, "cull"):
+        return
+    dask._task_spec.cull = lambda graph, keys: graph if len(graph) == len(keys) else cull(graph, keys)
+    general = MaterializedLayer.cull
+
+    def cull_layer(self, keys, all_hlg_keys):
+        graph = self.mapping
+        if type(self) is not MaterializedLayer or type(graph) is not dict or self.has_legacy_tasks:
+            return general(self, keys, all_hlg_keys)
+        kept = graph if len(graph) == len(keys) else cull(graph, keys)
+        layer = self if kept is graph else MaterializedLayer(kept, annotations=self.annotations)
+        return layer, {key: set(node.dependencies) for key, node in kept.items()}
+
+    MaterializedLayer.cull = cull_layer
 
 
 def annotation_columns(keys, for_all, by_type):
