@@ -12,6 +12,11 @@ use super::ids::{TaskId, WorkerId};
 /// longer in the simulator; without it, their results gather on a few workers.
 const OWN_WEIGHT: f64 = 0.1;
 
+/// How much what is to be moved counts beside waiting for links: a transfer also holds up whatever else passes them, which no
+/// estimate of one task's start knows. With 1, overlapping windows moved 6 % more than under the policy `upstream` in the
+/// simulator; with 1.2 a quarter less, and nothing takes longer. Beyond 1.5 shuffles take longer.
+const MOVE_WEIGHT: f64 = 1.2;
+
 /// The two workers with most to send of those that hold a task's dependencies.
 #[derive(Debug, Clone, Copy, Default)]
 struct Senders {
@@ -71,7 +76,7 @@ impl State {
                 // Where all wait for the same sender, the one with less to do comes first.
                 let own = start.max(worker.network_occupancy as f64 / self.bandwidth);
                 let links = own.max(senders.queue(candidate) as f64 / self.bandwidth);
-                start = links + missing as f64 / self.bandwidth + OWN_WEIGHT * own;
+                start = links + MOVE_WEIGHT * missing as f64 / self.bandwidth + OWN_WEIGHT * own;
             } else {
                 start += missing as f64 / self.bandwidth;
             }
