@@ -82,12 +82,17 @@ def started(pid):
         return int(stat.read().rpartition(")")[2].split()[START_FIELD])
 
 
+def allow_readers():
+    """Lets other processes of this user read this one's memory, where the kernel asks for that."""
+    if _prctl is not None:
+        # Elsewhere it fails, and is not needed.
+        _prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
+
+
 def lend(worker, message, values, kept):
     """Serialises values and tells where their large parts are, which ``kept`` keeps there."""
     try:
-        if _prctl is not None:
-            # Where there is no such thing it is not needed.
-            _prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0)
+        allow_readers()
         data = {}
         while values:
             key, value = values.popitem()
