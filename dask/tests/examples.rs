@@ -68,6 +68,14 @@ fn mixed_runs_rust_and_python_in_one_graph() {
 }
 
 #[test]
+fn arrow_arrays_are_shared_and_pass_through_pyarrow() {
+    let target = venv::target_directory().expect("tests run from a target directory");
+    let python = venv::python(&target, |step| println!("{step}")).expect("a virtual environment");
+    let said = run("arrow", &[], &[("DASK_PYTHON", &python)]);
+    assert!(said.contains("where the first one left them") && said.contains("doubled them"), "{said}");
+}
+
+#[test]
 fn scheduler_by_hand_computes_despite_a_death() {
     let said = run("scheduler_by_hand", &[], &[]);
     assert!(said.contains("and dies") && said.contains("the client is told that c is in memory"), "{said}");

@@ -11,14 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
 use crate::key::Key;
-use crate::payload::{NATIVE_SERIALIZER, Payload, PayloadKind};
+use crate::payload::{NATIVE_SERIALIZER, Payload, PayloadKind, SubHeader};
 use crate::pickle::loads_plain;
 use crate::unpack::from_slice;
+use crate::value::Value;
 
 pub use definition::{Definition, RELEASE, SharedDefinition, releases_agree};
 
 /// Family of the values that native tasks make: one msgpack value, readable by Python.
 pub const VALUE_SERIALIZER: &str = "msgpack";
+
+/// Family in which Python sends its bytes, as one frame under the name of their type.
+const DASK_SERIALIZER: &str = "dask";
+/// Names of these types.
+const BYTES_TYPES: [&str; 2] = ["bytes", "bytearray"];
 
 /// Longest head of a msgpack value of bytes.
 const BYTES_HEAD_MAX: usize = 5;
@@ -141,25 +147,44 @@ pub fn pack_value<T: Serialize + ?Sized>(value: &T) -> Result<Payload, rmp_serde
 /// # Errors
 /// [`DecodeError::TooLarge`] for 4 GiB or more, which msgpack cannot say.
 pub fn pack_bytes(bytes: &Bytes) -> Result<Payload, DecodeError> {
-    let length = u32::try_from(bytes.len()).map_err(|_| {
-        let (actual, limit) = (bytes.len() as u64, u64::from(u32::MAX));
+    let head = write_bytes_head(bytes.len())?;
+    Ok(Payload::serialized(VALUE_SERIALIZER, Some(std::any::type_name::<Bytes>()), vec![head.into(), bytes.clone()]))
+}
+
+fn write_bytes_head(length: usize) -> Result<Vec<u8>, DecodeError> {
+    let short = u32::try_from(length).map_err(|_| {
+        let (actual, limit) = (length as u64, u64::from(u32::MAX));
         DecodeError::TooLarge { what: "bytes in one value", actual, limit }
     })?;
     let mut head = Vec::with_capacity(BYTES_HEAD_MAX);
-    rmp::encode::write_bin_len(&mut head, length).expect("writing to memory does not fail");
-    Ok(Payload::serialized(VALUE_SERIALIZER, Some(std::any::type_name::<Bytes>()), vec![head.into(), bytes.clone()]))
+    rmp::encode::write_bin_len(&mut head, short).expect("writing to memory does not fail");
+    Ok(head)
 }
 
 /// The bytes that a payload packs, as a share of the frame in which they are; none if it packs something else.
 pub fn shared_bytes(payload: &Payload) -> Option<Bytes> {
-    if payload.sub_header().ok()?.serializer.as_deref() != Some(VALUE_SERIALIZER) {
-        return None;
+    let header = payload.sub_header().ok()?;
+    if header.serializer.as_deref() != Some(VALUE_SERIALIZER) {
+        return python_bytes(payload, &header);
     }
     let frames = payload.logical_frames().ok()?;
     let (start, length) = bytes_head(frames.first()?)?;
     match frames.as_slice() {
         [whole] if whole.len().checked_sub(start) == Some(length) => Some(whole.slice(start..)),
         [head, bytes] if head.len() == start && bytes.len() == length => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+/// The bytes that a Python peer sent as such.
+fn python_bytes(payload: &Payload, header: &SubHeader) -> Option<Bytes> {
+    let is_bytes = header.serializer.as_deref() == Some(DASK_SERIALIZER)
+        && header.type_name.as_ref().and_then(Value::as_str).is_some_and(|name| BYTES_TYPES.contains(&name));
+    if !is_bytes {
+        return None;
+    }
+    match payload.logical_frames().ok()?.as_slice() {
+        [bytes] => Some(bytes.clone()),
         _ => None,
     }
 }
@@ -174,7 +199,7 @@ fn bytes_head(packed: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Unpacks a value made by [`pack_value`], or by a Python peer: with the `msgpack` serializer, or pickled if it is made of
+/// Unpacks a value made by [`pack_value`], or by a Python peer: bytes, with the `msgpack` serializer, or pickled if it is made of
 /// numbers, texts, bytes and containers of these only.
 ///
 /// # Errors
@@ -189,6 +214,11 @@ pub fn unpack_value<T: serde::de::DeserializeOwned>(payload: &Payload) -> Result
 /// [`DecodeError`] naming the family or class found when it has none.
 pub fn packed(payload: &Payload) -> Result<Bytes, DecodeError> {
     let header = payload.sub_header()?;
+    if let Some(bytes) = python_bytes(payload, &header) {
+        let mut packed = write_bytes_head(bytes.len())?;
+        packed.extend_from_slice(&bytes);
+        return Ok(packed.into());
+    }
     let frames = payload.logical_frames()?;
     let family = header.serializer.as_deref();
     if family == Some(VALUE_SERIALIZER) {
@@ -265,6 +295,19 @@ mod tests {
         assert!(shared_bytes(&pack_value("text").expect("packs")).is_none());
         let short = Bytes::from_static(b"\xc4\x05abc");
         assert!(shared_bytes(&Payload::serialized(VALUE_SERIALIZER, None, vec![short])).is_none());
+    }
+
+    #[test]
+    fn bytes_of_python_peers_are_values() {
+        for name in BYTES_TYPES {
+            let bytes = Bytes::from(vec![7_u8; 300]);
+            let payload = Payload::serialized(DASK_SERIALIZER, Some(name), vec![bytes.clone()]);
+            assert_eq!(shared_bytes(&payload).expect("bytes").as_ptr(), bytes.as_ptr());
+            assert_eq!(unpack_value::<Bytes>(&payload).expect("a value like others"), bytes);
+        }
+        let array = Payload::serialized(DASK_SERIALIZER, Some("numpy.ndarray"), vec![Bytes::from_static(b"1")]);
+        assert!(shared_bytes(&array).is_none());
+        assert!(unpack_value::<Bytes>(&array).is_err());
     }
 
     #[test]
