@@ -151,7 +151,8 @@ pub struct CallArg {
 
 impl CallArg {
     fn value<T: Serialize + ?Sized>(value: &T) -> CallArg {
-        let packed = rmp_serde::to_vec_named(value).map(|bytes| NativeArg::Value(Bytes::from(bytes)));
+        // Packing makes room for 128 bytes; most arguments are smaller, and there may be millions.
+        let packed = rmp_serde::to_vec_named(value).map(|bytes| NativeArg::Value(bytes.into_boxed_slice().into()));
         CallArg { arg: packed.map_err(|e| e.to_string()), handles: Vec::new() }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use dask_protocol::comm::CommConfig;
 use dask_protocol::message::NativeTask;
 use dask_protocol::{Address, Key, Value, native};
+use futures::StreamExt;
+use futures::stream::{self, FuturesUnordered, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +20,11 @@ use crate::session::Session;
 
 /// Port a scheduler listens on where an address names none.
 const SCHEDULER_PORT: u16 = 8786;
+/// In how many messages the tasks of a stream that are in flight are submitted, at least: so that workers have some while
+/// others are sent.
+const STREAM_BATCHES: usize = 8;
+/// Most tasks of a stream in one message.
+const STREAM_BATCH_MAX: usize = 1024;
 /// How often `wait_for_workers` looks.
 const WORKERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -111,6 +118,44 @@ impl Client {
             self.session.submit(tasks, keys, self.within.clone());
         }
         futures
+    }
+
+    /// Runs many tasks with at most `in_flight` of them submitted and not taken out of the stream, which gives the futures in
+    /// the order in which they finish or fail. The calls are made as the stream is read, so neither they nor their results
+    /// fill memory, however many there are.
+    ///
+    /// ```
+    /// # use dask_client::{Client, IntoArg, TaskCall, TaskError};
+    /// # fn square(n: impl IntoArg<u64>) -> TaskCall<u64> { TaskCall::new("square", vec![n.into_arg()]) }
+    /// use futures::StreamExt;
+    ///
+    /// async fn sum_of_squares(client: &Client) -> Result<u64, TaskError> {
+    ///     let mut squares = std::pin::pin!(client.stream((0..1_000_000_u64).map(square), 10_000));
+    ///     let mut sum = 0;
+    ///     while let Some(square) = squares.next().await {
+    ///         sum += square.result().await?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// ```
+    pub fn stream<T: 'static, C: IntoIterator<Item = TaskCall<T>>>(
+        &self,
+        calls: C,
+        in_flight: usize,
+    ) -> impl Stream<Item = Future<T>> + use<T, C> {
+        let (client, calls) = (self.clone(), calls.into_iter().fuse());
+        let batch = (in_flight / STREAM_BATCHES).clamp(1, STREAM_BATCH_MAX);
+        stream::unfold((client, calls, FuturesUnordered::new()), move |(client, mut calls, mut waiting)| async move {
+            while waiting.is_empty() || waiting.len() + batch <= in_flight {
+                let next: Vec<TaskCall<T>> = calls.by_ref().take(batch).collect();
+                if next.is_empty() {
+                    break;
+                }
+                waiting.extend(client.map(next).into_iter().map(settled));
+            }
+            let future = waiting.next().await?;
+            Some((future, (client, calls, waiting)))
+        })
     }
 
     fn prepare<T>(&self, call: &TaskCall<T>, tasks: &mut Vec<NativeTask>, keys: &mut Vec<Key>) -> Handle {
@@ -238,6 +283,12 @@ impl Client {
     pub async fn close(self) {
         self.session.close().await;
     }
+}
+
+/// A future once its task has a result or has failed; its error shows when the caller asks for the result.
+async fn settled<T>(future: Future<T>) -> Future<T> {
+    let (Ok(()) | Err(_)) = future.wait().await;
+    future
 }
 
 fn running_workers(identity: &Value) -> usize {

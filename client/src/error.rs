@@ -4,6 +4,7 @@ use dask_protocol::{Address, CommError, Key};
 
 /// A client that cannot reach its scheduler.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The connection could not be made, or broke.
     #[error("scheduler at {scheduler}: {source}")]
@@ -35,6 +36,7 @@ pub enum ClientError {
 
 /// Why a future has no value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TaskError {
     /// The task failed.
     #[error("task {key} failed: {exception}")]

@@ -70,6 +70,7 @@ impl<T> std::fmt::Debug for Node<T> {
 
 /// A graph that cannot be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GraphError {
     /// Tasks wait for each other in a circle.
     #[error("the graph has a cycle through {}", keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> "))]

@@ -47,6 +47,7 @@ struct WorkerClient(OnceCell<Client>);
 
 /// Why a task has no client.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ContextError {
     /// The scheduler cannot be reached.
     #[error(transparent)]

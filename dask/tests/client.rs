@@ -1,5 +1,6 @@
 //! The Rust client on a cluster inside the test's process: real sockets, real threads, native tasks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dask::explain::ReasonKind;
@@ -258,6 +259,26 @@ async fn completed_futures_stream_out_as_they_finish() {
     let fast = f.client.submit(sleep(1));
     let order: Vec<_> = as_completed([slow.clone(), fast.clone()]).map(|future| future.key().clone()).collect().await;
     assert_eq!(order, [fast.key().clone(), slow.key().clone()]);
+    f.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_makes_no_more_calls_than_may_be_in_flight() {
+    const IN_FLIGHT: usize = 8;
+    let f = Fixture::new(2).await;
+    let made = AtomicUsize::new(0);
+    let calls = (0..100_i64).map(|n| {
+        made.fetch_add(1, Ordering::Relaxed);
+        add(n, 1)
+    });
+    let mut stream = std::pin::pin!(f.client.stream(calls, IN_FLIGHT));
+    let mut sums = Vec::new();
+    while let Some(future) = stream.next().await {
+        sums.push(future.result().await.expect("adds"));
+        assert!(made.load(Ordering::Relaxed) < sums.len() + IN_FLIGHT, "after {} results", sums.len());
+    }
+    sums.sort_unstable();
+    assert_eq!(sums, (1..=100).collect::<Vec<_>>());
     f.end().await;
 }
 

@@ -27,6 +27,7 @@ use crate::session::from_value;
 
 /// Why something shared through the scheduler did not work.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CoordinateError {
     /// The time given was over.
     #[error("{what} {name}: nothing came within {seconds:.1} s")]

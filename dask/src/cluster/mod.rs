@@ -18,6 +18,7 @@ use member::WorkerProgram;
 
 /// Why a [`LocalCluster`] did not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClusterError {
     /// The scheduler did not start.
     #[error("scheduler: {0}")]

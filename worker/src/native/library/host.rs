@@ -21,6 +21,7 @@ const TASKS_MAX: usize = 65_536;
 
 /// Why a task library cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LibraryError {
     /// The system cannot load it.
     #[error("task library {path}: {reason}")]
