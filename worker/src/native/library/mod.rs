@@ -1,7 +1,7 @@
 //! Task libraries: tasks compiled into a shared library, which a worker of another binary loads.
 //!
 //! Rust promises no layout of its types from one compilation to the next, so nothing but plain C crosses the border between
-//! the two: [`abi`] has every type that does, and the version that says so. A worker and its libraries may be built by
+//! the two: `abi` has every type that does, and the version that says so. A worker and its libraries may be built by
 //! different compilers, with different allocators.
 //!
 //! - What an argument's bytes are stays with whoever allocated it: the other side gets a share with a function that ends it.
@@ -10,7 +10,7 @@
 //! - A panic ends at the border: the library catches it and hands over its message.
 //! - A library stays loaded as long as its process: threads and thread-locals of its own may live on.
 //!
-//! [`host`] is the worker's side, [`guest`] the library's.
+//! `host` is the worker's side, `guest` the library's.
 
 mod abi;
 mod guest;
