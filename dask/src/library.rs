@@ -17,7 +17,7 @@
 /// crate-type = ["cdylib"]
 /// ```
 ///
-/// ```
+/// ```standalone_crate
 /// dask::task_library!();
 ///
 /// #[dask::task]
