@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use dask_protocol::frame::keep_unused_at_most;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -18,6 +19,10 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const GROWTH_SHARE: i64 = 64;
 /// A paused worker goes on below this share of the fraction at which it pauses, so that it does not do so ten times a second.
 const RESUME_SHARE: f64 = 0.98;
+
+/// The part of the limit that memory for frames to come may take, and that of a worker which has too little.
+const UNUSED_SHARE: u64 = 8;
+const UNUSED_SHARE_PAUSED: u64 = 64;
 
 /// How long a worker stays paused that cannot become smaller by itself: the first time, and after that.
 const STUCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,6 +61,7 @@ impl Growth {
 
 /// Watches until the worker stops.
 pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<f64>) {
+    keep_unused(limit, UNUSED_SHARE);
     let pause_fraction = pause_fraction.unwrap_or(f64::INFINITY);
     let mut paused = false;
     let mut stuck = Stuck::default();
@@ -73,11 +79,13 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<
         let fraction = fraction_of(resident, limit);
         if !paused && fraction > pause_fraction {
             paused = true;
+            keep_unused(limit, UNUSED_SHARE_PAUSED);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Pausing worker.  Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
             shared.notify(Event::Pause { stimulus_id: stimulus("worker-memory-pause") });
         } else if paused && fraction <= pause_fraction * RESUME_SHARE {
             paused = false;
+            keep_unused(limit, UNUSED_SHARE);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Resuming worker. Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
             stuck = Stuck::default();
@@ -114,6 +122,10 @@ impl Stuck {
         self.times += 1;
         true
     }
+}
+
+fn keep_unused(limit: u64, share: u64) {
+    keep_unused_at_most(usize::try_from(limit / share).unwrap_or(usize::MAX));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a fraction needs no more precision")]

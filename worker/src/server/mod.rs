@@ -31,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dask_protocol::comm::{BatchedSender, Comm, ConnectionPool, Listener};
-use dask_protocol::frame::keep_unused_at_most;
 use dask_protocol::message::{RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
 use dask_protocol::{Address, CommError, Value};
 use tokio::sync::{mpsc, watch};
@@ -54,8 +53,6 @@ use spilling::Spilling;
 const LOGGER: &str = "distributed.worker";
 const LINE: &str = "-------------------------------------------------";
 
-/// What part of the memory limit may be kept for values that will come.
-const UNUSED_SHARE: u64 = 8;
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -315,7 +312,6 @@ async fn run(
     tokio::spawn(heartbeat::keep_alive(Arc::clone(&shared)));
     tokio::spawn(watch_loop(Arc::clone(&shared)));
     if let Some(limit) = options.memory_limit {
-        keep_unused_at_most(usize::try_from(limit / UNUSED_SHARE).unwrap_or(usize::MAX));
         tokio::spawn(memory::run(Arc::clone(&shared), limit, options.memory.pause));
     }
     tokio::spawn(spilling::run(Arc::clone(&shared)));

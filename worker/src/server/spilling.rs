@@ -404,6 +404,11 @@ pub(crate) fn forget(shared: &Shared, key: Key, stored: &Stored) -> Vec<Event> {
 /// User code in the Python process asks for a value that is not there.
 pub(crate) async fn serve_load(shared: Arc<Shared>, asker: Arc<Python>, id: u64, key: Key) {
     let found = shared.store.get(&key);
+    // A loop over all values of a worker must not bring them back faster than others leave.
+    let _room = match (&shared.spilling, &found) {
+        (Some(spilling), Some(stored)) => Some(spilling.make_room(&shared.store, stored.nbytes).await),
+        _ => None,
+    };
     let payload = shared.payloads(std::slice::from_ref(&key)).await.into_iter().next().map(|(_, payload)| payload);
     let stage = Arc::clone(&shared);
     let step = move || {
