@@ -92,6 +92,7 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<
             shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-unpause") });
         } else if paused && stuck.is_over(&shared) {
             paused = false;
+            keep_unused(limit, UNUSED_SHARE);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage, and neither does anything run that could free memory, nor does the disk take any. \
                   Resuming worker; results without a place will fail.", fraction * 100.0);
             shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-stuck") });
