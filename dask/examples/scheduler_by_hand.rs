@@ -86,16 +86,11 @@ fn main() {
                         run_id: compute.run_id,
                         nbytes: 8,
                         type_pickle: None,
-                        typename: "f64".to_owned(),
+                        typename: "f64".into(),
                         metadata: Value::Map(Vec::new()),
                         thread: Value::Nil,
-                        startstops: vec![StartStop {
-                            action: "compute".to_owned(),
-                            start: now,
-                            stop: now,
-                            source: None,
-                        }],
-                        status: "OK".to_owned(),
+                        startstops: vec![StartStop { action: "compute".into(), start: now, stop: now, source: None }],
+                        status: "OK".into(),
                         stimulus_id: "finished".into(),
                     };
                     events.push_back(Event::WorkerMessage { worker, message: finished.into() });

@@ -3,6 +3,7 @@
 //! A key is text, a number, bytes or a (nested) tuple of keys. `5` and `5.0` are one key, as in Python; the first
 //! spelling seen is kept when a key is written back. Cloning a key bumps a reference count.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -100,12 +101,12 @@ impl Key {
     /// assert_eq!(Key::from("hello-world-1").prefix(), "hello-world");
     /// assert_eq!(Key::from(5).prefix(), "Other");
     /// ```
-    pub fn prefix(&self) -> String {
+    pub fn prefix(&self) -> Cow<'_, str> {
         match &self.0 {
             Repr::Str(s) => text_prefix(s),
-            Repr::Bytes(b) => std::str::from_utf8(b).map_or_else(|_| OTHER.to_owned(), text_prefix),
-            Repr::Tuple(t) => t.first().map_or_else(|| OTHER.to_owned(), Key::prefix),
-            Repr::Int(_) | Repr::UInt(_) | Repr::Float(_) => OTHER.to_owned(),
+            Repr::Bytes(b) => std::str::from_utf8(b).map_or(OTHER.into(), text_prefix),
+            Repr::Tuple(t) => t.first().map_or(OTHER.into(), Key::prefix),
+            Repr::Int(_) | Repr::UInt(_) | Repr::Float(_) => OTHER.into(),
         }
     }
 
@@ -119,10 +120,25 @@ impl Key {
     /// ```
     pub fn group(&self) -> Key {
         match &self.0 {
-            Repr::Str(s) => text_group(s),
-            Repr::Bytes(b) => std::str::from_utf8(b).map_or_else(|_| OTHER.into(), text_group),
+            Repr::Str(s) => text_group(s).into(),
+            Repr::Bytes(b) => std::str::from_utf8(b).map_or(OTHER.into(), text_group).into(),
             Repr::Tuple(t) => t.first().cloned().unwrap_or_else(|| OTHER.into()),
             Repr::Int(_) | Repr::UInt(_) | Repr::Float(_) => OTHER.into(),
+        }
+    }
+
+    /// Whether [`Key::group`] would give this group, without making a key of it.
+    ///
+    /// ```
+    /// use dask_protocol::Key;
+    /// assert!(Key::from("inc-5").is_of_group(&Key::from("inc")));
+    /// assert!(!Key::from("inc-5").is_of_group(&Key::from("dec")));
+    /// ```
+    pub fn is_of_group(&self, group: &Key) -> bool {
+        match (&self.0, &group.0) {
+            (Repr::Str(s), Repr::Str(group)) => text_group(s) == **group,
+            (Repr::Tuple(t), _) if !t.is_empty() => t[0] == *group,
+            _ => self.group() == *group,
         }
     }
 }
@@ -133,49 +149,51 @@ fn is_token(s: &str) -> bool {
     s.len() == 32 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn after_last_dot(s: &str) -> String {
+fn after_last_dot(s: &str) -> &str {
     let inner = s.trim_matches(|c| c == '<' || c == '>');
     let word = inner.split_whitespace().next().unwrap_or("");
     if word.is_empty() {
-        return OTHER.to_owned();
+        return OTHER;
     }
-    word.rsplit('.').next().unwrap_or(word).to_owned()
+    word.rsplit('.').next().unwrap_or(word)
 }
 
-fn text_prefix(s: &str) -> String {
-    let mut words = s.split('-');
-    let first = words.next().unwrap_or("");
+fn text_prefix(s: &str) -> Cow<'_, str> {
+    let first = s.split('-').next().unwrap_or("");
     let Some(initial) = first.chars().next() else {
-        return OTHER.to_owned();
+        return OTHER.into();
     };
-    let mut result = if initial.is_alphabetic() {
-        first.to_owned()
-    } else {
-        let head = first.split(',').next().unwrap_or("");
-        head.trim_matches(|c| matches!(c, '_' | '\'' | '(' | ')' | '"')).to_owned()
-    };
-    for word in words {
-        let looks_like_token = word.chars().count() == 8 && word.starts_with(|c| ('a'..='f').contains(&c));
+    let mut end = first.len();
+    while let Some(rest) = s[end..].strip_prefix('-') {
+        let word = rest.split('-').next().unwrap_or("");
+        let looks_like_token = word.starts_with(|c| ('a'..='f').contains(&c)) && word.chars().count() == 8;
         let alphabetic = !word.is_empty() && word.chars().all(char::is_alphabetic);
         if !alphabetic || looks_like_token {
             break;
         }
-        result.push('-');
-        result.push_str(word);
+        end += 1 + word.len();
     }
-    if is_token(&result) {
-        return "data".to_owned();
+    let (head, words) = s[..end].split_at(first.len());
+    let prefix: Cow<'_, str> = if initial.is_alphabetic() {
+        s[..end].into()
+    } else {
+        let head = head.split(',').next().unwrap_or("");
+        let head = head.trim_matches(|c| matches!(c, '_' | '\'' | '(' | ')' | '"'));
+        if words.is_empty() { head.into() } else { format!("{head}{words}").into() }
+    };
+    if is_token(&prefix) {
+        return "data".into();
     }
-    if result.starts_with('<') {
-        return after_last_dot(&result);
+    if prefix.starts_with('<') {
+        return after_last_dot(&prefix).to_owned().into();
     }
-    result
+    prefix
 }
 
-fn text_group(s: &str) -> Key {
+fn text_group(s: &str) -> Cow<'_, str> {
     if s.starts_with('(') {
         let head = s.split(',').next().unwrap_or("");
-        return Key::from(head.trim_matches(|c| matches!(c, '(' | ')' | '\'' | '"')));
+        return head.trim_matches(|c| matches!(c, '(' | ')' | '\'' | '"')).into();
     }
     if is_token(s) {
         return "data".into();
@@ -183,7 +201,7 @@ fn text_group(s: &str) -> Key {
     if s.starts_with('<') {
         return after_last_dot(s).into();
     }
-    text_prefix(s).into()
+    text_prefix(s)
 }
 
 impl From<&str> for Key {
@@ -193,6 +211,11 @@ impl From<&str> for Key {
 }
 impl From<String> for Key {
     fn from(s: String) -> Key {
+        Key(Repr::Str(s.into()))
+    }
+}
+impl From<Cow<'_, str>> for Key {
+    fn from(s: Cow<'_, str>) -> Key {
         Key(Repr::Str(s.into()))
     }
 }

@@ -20,6 +20,7 @@ pub mod payload;
 pub mod pickle;
 mod region;
 pub mod scan;
+pub mod slots;
 pub mod unpack;
 pub mod value;
 

@@ -67,11 +67,11 @@ fn task_finished(i: i64) -> WorkerToScheduler {
         run_id: i,
         nbytes: 28,
         type_pickle: Some(Bytes::from_static(b"\x80\x05\x8c\x08builtins\x94\x8c\x03int\x94\x93\x94.")),
-        typename: "int".to_owned(),
+        typename: "int".into(),
         metadata: Value::Map(vec![]),
         thread: Value::Int(140_000_000_000),
-        startstops: vec![StartStop { action: "compute".to_owned(), start: 1.0, stop: 2.0, source: None }],
-        status: "OK".to_owned(),
+        startstops: vec![StartStop { action: "compute".into(), start: 1.0, stop: 2.0, source: None }],
+        status: "OK".into(),
         stimulus_id: "task-finished-1700000000.25".into(),
     }
     .into()

@@ -72,16 +72,11 @@ impl Cluster {
                         run_id: message.run_id,
                         nbytes: 28,
                         type_pickle: None,
-                        typename: "int".to_owned(),
+                        typename: "int".into(),
                         metadata: Value::Nil,
                         thread: Value::Nil,
-                        startstops: vec![StartStop {
-                            action: "compute".to_owned(),
-                            start: 0.0,
-                            stop: 0.001,
-                            source: None,
-                        }],
-                        status: "OK".to_owned(),
+                        startstops: vec![StartStop { action: "compute".into(), start: 0.0, stop: 0.001, source: None }],
+                        status: "OK".into(),
                         stimulus_id: message.stimulus_id,
                     };
                     self.replies.push_back((worker, finished.into()));

@@ -212,16 +212,11 @@ fn finished(key: Key, run_id: i64, stimulus_id: StimulusId, now: f64) -> WorkerT
         run_id,
         nbytes: RESULT_BYTES,
         type_pickle: Some(Bytes::from_static(INT_TYPE)),
-        typename: "int".to_owned(),
+        typename: "int".into(),
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
-        startstops: vec![StartStop {
-            action: "compute".to_owned(),
-            start: now,
-            stop: now + TASK_SECONDS,
-            source: None,
-        }],
-        status: "OK".to_owned(),
+        startstops: vec![StartStop { action: "compute".into(), start: now, stop: now + TASK_SECONDS, source: None }],
+        status: "OK".into(),
         stimulus_id,
     }
     .into()

@@ -143,11 +143,11 @@ impl SimWorker {
 pub fn success(nbytes: u64, start: f64, stop: f64) -> ExecuteOutcome {
     ExecuteOutcome::Success {
         nbytes: i64::try_from(nbytes).unwrap_or(i64::MAX),
-        typename: "ndarray".to_owned(),
+        typename: "ndarray".into(),
         type_pickle: None,
         metadata: Value::Nil,
         thread: Value::Nil,
-        startstops: vec![StartStop { action: "compute".to_owned(), start, stop, source: None }],
+        startstops: vec![StartStop { action: "compute".into(), start, stop, source: None }],
     }
 }
 

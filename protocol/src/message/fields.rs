@@ -16,6 +16,9 @@ use crate::value::Value;
 /// What set a chain of transitions off, such as `compute-task-1700000000.1`; the thread through all logs.
 pub type StimulusId = Arc<str>;
 
+/// A text that is short nearly always, such as the name of a type: up to 24 bytes need no memory of their own.
+pub type ShortText = compact_str::CompactString;
+
 /// Which execution of a task a message speaks of. Fresh for every `compute-task`; never reused.
 pub type RunId = i64;
 
@@ -246,7 +249,7 @@ impl WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartStop {
     /// What was done.
-    pub action: String,
+    pub action: ShortText,
     /// When it began.
     pub start: f64,
     /// When it ended.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Keys, Nbytes, Priority, Resources, RunId, StartStop, StimulusId, WhoHas, WorkerStatus};
+use super::fields::{Keys, Nbytes, Priority, Resources, RunId, ShortText, StartStop, StimulusId, WhoHas, WorkerStatus};
 use super::stream;
 use crate::address::Address;
 use crate::key::Key;
@@ -198,11 +198,11 @@ pub struct CloseStream {}
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct KeepAlive {}
 
-fn ok() -> String {
-    "OK".to_owned()
+fn ok() -> ShortText {
+    "OK".into()
 }
-fn error() -> String {
-    "error".to_owned()
+fn error() -> ShortText {
+    "error".into()
 }
 
 /// `task-finished`.
@@ -218,7 +218,7 @@ pub struct TaskFinished {
     #[serde(rename = "type", default)]
     pub type_pickle: Option<Bytes>,
     /// The name of its class.
-    pub typename: String,
+    pub typename: ShortText,
     /// What plugins attached.
     #[serde(default)]
     pub metadata: Value,
@@ -230,7 +230,7 @@ pub struct TaskFinished {
     pub startstops: Vec<StartStop>,
     /// `OK`.
     #[serde(default = "ok")]
-    pub status: String,
+    pub status: ShortText,
     /// Why now.
     pub stimulus_id: StimulusId,
 }
@@ -261,7 +261,7 @@ pub struct TaskErred {
     pub startstops: Vec<StartStop>,
     /// `error`.
     #[serde(default = "error")]
-    pub status: String,
+    pub status: ShortText,
     /// Why now.
     pub stimulus_id: StimulusId,
 }

@@ -76,11 +76,11 @@ fn finished(key: Key, nbytes: i64, metadata: Value, source: Option<Address>) -> 
         run_id: 3,
         nbytes,
         type_pickle: Some(Bytes::from_static(b"int")),
-        typename: "int".to_owned(),
+        typename: "int".into(),
         metadata,
         thread: Value::Int(140_000_000_000),
-        startstops: vec![StartStop { action: "compute".to_owned(), start: 1.0, stop: 2.5, source }],
-        status: "OK".to_owned(),
+        startstops: vec![StartStop { action: "compute".into(), start: 1.0, stop: 2.5, source }],
+        status: "OK".into(),
         stimulus_id: "task-finished-1".into(),
     }
 }

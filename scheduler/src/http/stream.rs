@@ -78,7 +78,7 @@ impl Stream {
         if self.lanes.len() >= LANES_MAX || self.names.len() >= NAMES_MAX {
             *self = Stream { epoch: self.epoch + 1, missed: self.missed, ..Stream::default() };
         }
-        let prefix = part.key.prefix();
+        let prefix = part.key.prefix().into_owned();
         let lane = self.lanes.insert_full((part.worker, part.thread)).0;
         if lane == self.last.len() {
             self.last.push(None);

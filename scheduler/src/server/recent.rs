@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn finished(i: usize) -> WorkerToScheduler {
-        let part = |action: &str| StartStop { action: action.to_owned(), start: 1.0, stop: 2.0, source: None };
+        let part = |action: &str| StartStop { action: action.into(), start: 1.0, stop: 2.0, source: None };
         WorkerToScheduler::TaskFinished(TaskFinished {
             key: format!("inc-{i}").into(),
             run_id: 0,

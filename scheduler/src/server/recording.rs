@@ -172,17 +172,17 @@ mod tests {
     }
 
     fn finished(key: &str) -> Event {
-        let part = |action: &str, stop| StartStop { action: action.to_owned(), start: 1.0, stop, source: None };
+        let part = |action: &str, stop| StartStop { action: action.into(), start: 1.0, stop, source: None };
         let message = TaskFinished {
             key: key.into(),
             run_id: 1,
             nbytes: 800,
             type_pickle: None,
-            typename: "int".to_owned(),
+            typename: "int".into(),
             metadata: Value::Nil,
             thread: Value::Nil,
             startstops: vec![part("transfer", 9.0), part("compute", 1.5)],
-            status: "OK".to_owned(),
+            status: "OK".into(),
             stimulus_id: "s".into(),
         };
         Event::WorkerMessage { worker: "tcp://a:1".into(), message: message.into() }

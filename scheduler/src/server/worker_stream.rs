@@ -97,7 +97,7 @@ pub(crate) async fn resume(server: Arc<Server>, mut comm: Comm, request: Request
         }
         Err(_) => return,
     }
-    let reply = ResumeWorkerReply { status: "OK".to_owned(), received: link.received(), message: None };
+    let reply = ResumeWorkerReply { status: "OK".into(), received: link.received(), message: None };
     let written = tokio::select! {
         written = timeout(REPLY_TIMEOUT, comm.send_value(&reply)) => matches!(written, Ok(Ok(()))),
         () = stream.over() => return,
@@ -125,7 +125,7 @@ pub(crate) async fn resume(server: Arc<Server>, mut comm: Comm, request: Request
 async fn refuse_return(comm: &mut Comm, worker: &Address, reason: &str) {
     let peer = comm.peer().clone();
     warn!(target: "distributed.scheduler", "Refused to take up the stream of worker {worker} from {peer}: {reason}");
-    let reply = ResumeWorkerReply { status: "error".to_owned(), received: 0, message: Some(reason.to_owned()) };
+    let reply = ResumeWorkerReply { status: "error".into(), received: 0, message: Some(reason.to_owned()) };
     if let Err(error) = comm.send_value(&reply).await {
         explain_end(&peer, &error);
     }
@@ -278,7 +278,7 @@ pub(crate) async fn known_as(address: &Address, resolve_address: Option<bool>) -
 
 fn welcome(server: &Server, registered: &Registered, warning: String) -> RegisterWorkerReply {
     RegisterWorkerReply {
-        status: "OK".to_owned(),
+        status: "OK".into(),
         time: registered.time,
         heartbeat_interval: Some(registered.heartbeat_interval),
         worker_plugins: server.plugins.worker_plugins(),
@@ -305,7 +305,7 @@ async fn explain_refusal(server: &Server, comm: &mut Comm, address: &Address, re
         Refusal::DuplicateName(name) => {
             warn!(target: "distributed.scheduler", "Worker tried to connect with a duplicate name: {name}");
             let reply = RegisterWorkerReply {
-                status: "error".to_owned(),
+                status: "error".into(),
                 time: server.clock.now(),
                 heartbeat_interval: None,
                 worker_plugins: Default::default(),

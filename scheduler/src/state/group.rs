@@ -189,16 +189,16 @@ impl Groups {
 
     /// The group and prefix of a key, made on first sight.
     pub(super) fn of_key(&mut self, key: &Key, config: &Config) -> (GroupId, PrefixId) {
-        let name = key.group();
         if let Some((last, id)) = &self.last
-            && *last == name
+            && key.is_of_group(last)
         {
             return (*id, self.group(*id).prefix);
         }
+        let name = key.group();
         let id = match self.group_ids.get(&name) {
             Some(id) => *id,
             None => {
-                let prefix = self.prefix_named(key.prefix(), config);
+                let prefix = self.prefix_named(key.prefix().into_owned(), config);
                 let group = Group {
                     name: name.clone(),
                     prefix,

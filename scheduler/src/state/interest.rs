@@ -6,7 +6,7 @@ use dask_protocol::{Key, Value};
 use super::State;
 use super::action::Action;
 use super::event::ClientId;
-use super::ids::{ClientSlot, TaskId};
+use super::ids::{ClientSlot, TaskId, take_out};
 use super::task::TaskState;
 use super::transition::task_erred;
 
@@ -82,7 +82,7 @@ impl State {
     /// Ends interest and recommends what follows from it (`_client_releases_keys`).
     pub(super) fn release_interest(&mut self, slot: ClientSlot, tasks: &[TaskId]) {
         for &id in tasks {
-            let wants = self.clients.get_mut(slot).is_some_and(|client| client.wants_what.swap_remove(&id));
+            let wants = self.clients.get_mut(slot).is_some_and(|client| take_out(&mut client.wants_what, &id));
             if !wants {
                 continue;
             }

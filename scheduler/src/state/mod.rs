@@ -60,6 +60,8 @@ mod worker;
 use std::sync::Arc;
 
 use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, StimulusId};
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
 
 pub use action::{Action, Actions};
 pub use advice::{ScalingAdvice, ScalingReason};
@@ -150,7 +152,7 @@ pub struct State {
     /// Transitions since the shell last took them, while it wants them.
     observed: Option<Vec<ObservedTransition>>,
     erred_tasks: std::collections::VecDeque<ErredTask>,
-    type_names: FastSet<Arc<str>>,
+    type_names: IndexSet<Arc<str>, FxBuildHasher>,
 
     /// What set off the event being handled.
     stimulus_id: StimulusId,
@@ -217,7 +219,7 @@ impl State {
             deaths: Deaths::default(),
             observed: None,
             erred_tasks: std::collections::VecDeque::new(),
-            type_names: FastSet::default(),
+            type_names: IndexSet::default(),
             stimulus_id: "".into(),
             compute_stimulus: None,
             recommendations: Vec::new(),

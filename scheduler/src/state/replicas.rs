@@ -6,7 +6,7 @@ use dask_protocol::{Address, Key};
 use super::State;
 use super::event::ClientId;
 use super::explain::Incident;
-use super::ids::{TaskId, WorkerId};
+use super::ids::{TaskId, WorkerId, take_out};
 use super::task::{Task, TaskState};
 
 impl State {
@@ -36,7 +36,7 @@ impl State {
         }
         let nbytes = self.nbytes(id);
         let holder = &mut self.workers[worker];
-        holder.has_what.swap_remove(&id);
+        take_out(&mut holder.has_what, &id);
         holder.actors.swap_remove(&id);
         holder.nbytes -= u128::from(nbytes);
         match self.tasks[id].who_has.len() {

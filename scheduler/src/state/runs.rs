@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::State;
 use super::event::Runtime;
-use super::ids::{FastMap, FastSet, TaskId, WorkerId};
+use super::ids::{FastSet, IdMap, TaskId, WorkerId};
 use super::queuing::Place;
 use super::task::TaskState;
 
@@ -45,7 +45,7 @@ pub(super) struct Kept {
     by_worker: [BTreeSet<(WorkerId, Place)>; Runtime::COUNT],
     by_place: [BTreeSet<(Place, WorkerId)>; Runtime::COUNT],
     /// For whom each is kept, and how many tasks had been sent out when that began.
-    keepers: FastMap<TaskId, (WorkerId, u64)>,
+    keepers: IdMap<TaskId, (WorkerId, u64)>,
 }
 
 impl Kept {

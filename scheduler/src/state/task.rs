@@ -1,14 +1,10 @@
 //! What the scheduler knows of one task, and where tasks are kept.
 
-use std::hash::BuildHasher;
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use dask_protocol::message::{ErrorInfo, Priority, RunId};
+use dask_protocol::slots::{Keyed, KeyedSlots};
 use dask_protocol::{Address, Key, Value};
-use hashbrown::hash_table::{Entry, HashTable};
-use rustc_hash::FxBuildHasher;
-use slab::Slab;
 
 use super::event::{Annotations, Runtime, TaskSpec};
 use super::ids::{ClientSlot, GroupId, IdSet, PrefixId, TaskId, WorkerId};
@@ -212,79 +208,11 @@ pub(super) fn sortable(x: f64) -> i64 {
 }
 
 /// All tasks, by slot and by key.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    slots: Slab<Task>,
-    /// Four bytes a task: the keys themselves are looked at in the slots, which whoever asks for an id reads next anyway.
-    ids: HashTable<TaskId>,
-}
+pub(super) type Tasks = KeyedSlots<TaskId, Task>;
 
-fn hash(key: &Key) -> u64 {
-    FxBuildHasher.hash_one(key)
-}
-
-impl Tasks {
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub(super) fn id(&self, key: &Key) -> Option<TaskId> {
-        self.ids.find(hash(key), |id| self.slots[id.index()].key == *key).copied()
-    }
-
-    pub(super) fn get(&self, id: TaskId) -> Option<&Task> {
-        self.slots.get(id.index())
-    }
-
-    pub(super) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.slots.get_mut(id.index())
-    }
-
-    /// Every task with its id, in no particular but a reproducible order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        self.slots.iter().map(|(index, task)| (TaskId::from_index(index), task))
-    }
-
-    /// Makes room for `additional` more.
-    pub(super) fn reserve(&mut self, additional: usize) {
-        let slots = &self.slots;
-        self.ids.reserve(additional, |id| hash(&slots[id.index()].key));
-        self.slots.reserve(additional);
-    }
-
-    /// The id under a key, and whether it is new: then `make` built the task.
-    pub(super) fn get_or_insert_with(&mut self, key: &Key, make: impl FnOnce() -> Task) -> (TaskId, bool) {
-        let slots = &mut self.slots;
-        let is_key = |id: &TaskId| slots[id.index()].key == *key;
-        match self.ids.entry(hash(key), is_key, |id| hash(&slots[id.index()].key)) {
-            Entry::Occupied(entry) => (*entry.get(), false),
-            Entry::Vacant(entry) => {
-                let id = TaskId::from_index(slots.insert(make()));
-                entry.insert(id);
-                (id, true)
-            }
-        }
-    }
-
-    pub(super) fn remove(&mut self, id: TaskId) -> Task {
-        let task = self.slots.remove(id.index());
-        if let Ok(entry) = self.ids.find_entry(hash(&task.key), |other| *other == id) {
-            entry.remove();
-        }
-        task
-    }
-}
-
-impl Index<TaskId> for Tasks {
-    type Output = Task;
-    fn index(&self, id: TaskId) -> &Task {
-        &self.slots[id.index()]
-    }
-}
-
-impl IndexMut<TaskId> for Tasks {
-    fn index_mut(&mut self, id: TaskId) -> &mut Task {
-        &mut self.slots[id.index()]
+impl Keyed for Task {
+    fn key(&self) -> &Key {
+        &self.key
     }
 }
 

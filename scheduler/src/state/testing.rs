@@ -260,11 +260,11 @@ pub(crate) fn finished(key: &str, run_id: RunId, nbytes: i64, seconds: Seconds) 
         run_id,
         nbytes,
         type_pickle: Some(Bytes::from_static(b"type")),
-        typename: "int".to_owned(),
+        typename: "int".into(),
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
-        startstops: vec![StartStop { action: "compute".to_owned(), start: 0.0, stop: seconds, source: None }],
-        status: "OK".to_owned(),
+        startstops: vec![StartStop { action: "compute".into(), start: 0.0, stop: seconds, source: None }],
+        status: "OK".into(),
         stimulus_id: "task-finished".into(),
     }
 }
@@ -279,7 +279,7 @@ pub(crate) fn erred(key: &str, run_id: RunId) -> TaskErred {
         traceback_text: String::new(),
         thread: Value::Nil,
         startstops: Vec::new(),
-        status: "error".to_owned(),
+        status: "error".into(),
         stimulus_id: "task-erred".into(),
     }
 }

@@ -68,7 +68,7 @@ impl State {
     fn amm_is_due(&self) -> bool {
         let something_to_do = !self.replicated_tasks.is_empty()
             // Only they know what they look for.
-            || (!self.memory_policies.is_empty() && self.tasks.len() > 0);
+            || (!self.memory_policies.is_empty() && !self.tasks.is_empty());
         (self.timers.amm_running && something_to_do) || !self.retirements.is_empty()
     }
 

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn odd_times_are_charged_as_nothing() {
         let mut usage = Usage::default();
-        let part = |start, stop| StartStop { action: "compute".to_owned(), start, stop, source: None };
+        let part = |start, stop| StartStop { action: "compute".into(), start, stop, source: None };
         usage.add_run(&[part(2.0, 1.0), part(0.0, f64::NAN), part(1.0, 1.5)], Some(u64::MAX));
         usage.add_run(&[], Some(1));
         assert_eq!((usage.compute, usage.nbytes), (0.5, u64::MAX));

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::config::MemoryMeasure;
 use super::deaths::SAMPLES_MAX;
 use super::event::{NewWorker, Runtime, Seconds, WorkerHeartbeat};
-use super::ids::{FastMap, FastSet, IdSet, PrefixId, TaskId, WorkerId};
+use super::ids::{FastMap, FastSet, IdMap, IdSet, PrefixId, TaskId, WorkerId};
 
 /// A worker's memory by origin, in bytes (`MemoryState`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,7 +71,7 @@ pub(super) struct Worker {
     pub(super) long_running: FastSet<TaskId>,
     pub(super) has_what: FastSet<TaskId>,
     pub(super) actors: FastSet<TaskId>,
-    pub(super) needs_what: FastMap<TaskId, Need>,
+    pub(super) needs_what: IdMap<TaskId, Need>,
     /// Tasks processing per prefix, without long-running ones.
     pub(super) prefix_count: SmallVec<[(PrefixId, u32); 4]>,
     /// Bytes of results held. Wide, so that no peer's figures can overflow it.
@@ -127,7 +127,7 @@ impl Worker {
             long_running: FastSet::default(),
             has_what: FastSet::default(),
             actors: FastSet::default(),
-            needs_what: FastMap::default(),
+            needs_what: IdMap::default(),
             prefix_count: SmallVec::new(),
             nbytes: 0,
             network_occupancy: 0,

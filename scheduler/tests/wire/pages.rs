@@ -110,7 +110,7 @@ async fn end_next(worker: &mut Worker, raised: bool) {
                 traceback_text: "File \"x.py\"".into(),
                 thread: Value::Int(5),
                 startstops: vec![part],
-                status: "error".to_owned(),
+                status: "error".into(),
                 stimulus_id: "task-erred".into(),
             })
             .await;
@@ -122,11 +122,11 @@ async fn end_next(worker: &mut Worker, raised: bool) {
             run_id: task.run_id,
             nbytes: 2_000,
             type_pickle: None,
-            typename: "bytes".to_owned(),
+            typename: "bytes".into(),
             metadata: Value::Nil,
             thread: Value::Int(5),
             startstops: vec![part],
-            status: "OK".to_owned(),
+            status: "OK".into(),
             stimulus_id: "task-finished".into(),
         })
         .await;

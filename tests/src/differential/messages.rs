@@ -14,7 +14,7 @@ fn from(worker: &Address, message: impl Into<WorkerToScheduler>) -> Event {
 
 /// A run ends with a result of so many bytes, after so many seconds.
 pub fn finished(worker: &Address, key: &Key, run_id: RunId, nbytes: i64, now: Seconds, seconds: Seconds) -> Event {
-    let compute = StartStop { action: "compute".to_owned(), start: now, stop: now + seconds, source: None };
+    let compute = StartStop { action: "compute".into(), start: now, stop: now + seconds, source: None };
     from(
         worker,
         TaskFinished {
@@ -22,11 +22,11 @@ pub fn finished(worker: &Address, key: &Key, run_id: RunId, nbytes: i64, now: Se
             run_id,
             nbytes,
             type_pickle: Some(Bytes::from_static(b"type")),
-            typename: "int".to_owned(),
+            typename: "int".into(),
             metadata: Value::Map(Vec::new()),
             thread: Value::Int(1),
             startstops: vec![compute],
-            status: "OK".to_owned(),
+            status: "OK".into(),
             stimulus_id: "task-finished".into(),
         },
     )
@@ -45,7 +45,7 @@ pub fn erred(worker: &Address, key: &Key, run_id: RunId, exception: String) -> E
             traceback_text: String::new(),
             thread: Value::Nil,
             startstops: Vec::new(),
-            status: "error".to_owned(),
+            status: "error".into(),
             stimulus_id: "task-erred".into(),
         },
     )

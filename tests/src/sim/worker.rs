@@ -229,12 +229,12 @@ fn resources(gpus: u32) -> Resources {
 fn success(nbytes: i64) -> ExecuteOutcome {
     ExecuteOutcome::Success {
         nbytes,
-        typename: "int".to_owned(),
+        typename: "int".into(),
         type_pickle: None,
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
         startstops: vec![dask_protocol::message::StartStop {
-            action: "compute".to_owned(),
+            action: "compute".into(),
             start: 0.0,
             stop: 0.1,
             source: None,

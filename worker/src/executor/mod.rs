@@ -168,7 +168,10 @@ fn execute_native(shared: &Arc<Shared>, task: Task, call: Cow<'_, NativeCall>) {
     let (shared, call) = (Arc::clone(shared), call.into_owned());
     tokio::spawn(async move {
         match bring(&shared, elsewhere, &mut found).await {
-            Ok(()) => submit(&shared, task, function, &call, &found),
+            Ok(()) => {
+                submit(&shared, task, function, &call, &found);
+                shared.native.announce();
+            }
             Err((key, failure)) => {
                 let text = held::unreadable(&shared, &task.key, &key, &failure);
                 if found[&key].is_scattered {
@@ -244,7 +247,7 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
     let label = if outcome.result.is_ok() { Label::ThreadCpu } else { Label::Failed };
     shared.metrics.executed(&task.key, task.span_id.as_deref(), label, outcome.stop - outcome.start);
     let startstops = vec![StartStop {
-        action: "compute".to_owned(),
+        action: "compute".into(),
         start: outcome.start + delay,
         stop: outcome.stop + delay,
         source: None,
@@ -252,7 +255,7 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
     let thread = Value::from(outcome.thread);
     let (values, ended) = match outcome.result {
         Ok(value) => {
-            let typename = value.type_name().to_owned();
+            let typename = value.type_name().into();
             let stored = Stored::native(value);
             let nbytes = stored.nbytes;
             let success = ExecuteOutcome::Success {

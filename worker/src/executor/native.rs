@@ -2,13 +2,12 @@
 
 use std::backtrace::Backtrace;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::thread;
 
-use crossbeam::channel::{self, Receiver, Sender};
 use dask_protocol::Key;
 use dask_protocol::message::RunId;
 use rustc_hash::FxBuildHasher;
@@ -20,6 +19,8 @@ use crate::server::Closed;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
 
+/// Jobs after which a thread is woken although more may follow.
+const UNANNOUNCED_MAX: usize = 16;
 /// Most lines kept of a panic's backtrace, two for each call.
 const BACKTRACE_LINES_MAX: usize = 64;
 
@@ -50,16 +51,105 @@ pub(crate) struct Outcome {
 
 /// A fixed number of threads fed by one queue. Dropping the pool lets the threads end after the jobs they have.
 pub(crate) struct NativePool {
-    jobs: Sender<Job>,
     crew: Arc<Crew>,
 }
 
 /// What the pool's threads have in common.
 struct Crew {
-    queue: Receiver<Job>,
+    queue: Arc<Queue>,
     fates: Mutex<HashMap<Run, Arc<Fate>, FxBuildHasher>>,
     /// How many threads were ever started.
     started: AtomicU64,
+}
+
+/// Jobs that wait for a thread, and threads that wait for a job.
+///
+/// Jobs are announced some at a time: waking a thread for each costs more than a trivial task does. For the same reason this
+/// is no channel, whose receivers look again and again before they sleep.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Jobs for which no thread was woken yet.
+    unannounced: usize,
+    /// Threads that sleep and were not told to wake.
+    sleeping: usize,
+    /// Threads that were told and have not come yet.
+    called: usize,
+    /// No more jobs will come.
+    closed: bool,
+}
+
+impl Waiting {
+    /// How many threads to wake for the jobs since the last time.
+    fn call(&mut self) -> usize {
+        let wanted = std::mem::take(&mut self.unannounced).min(self.sleeping);
+        self.sleeping -= wanted;
+        self.called += wanted;
+        wanted
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) {
+        let mut waiting = self.lock();
+        waiting.jobs.push_back(job);
+        waiting.unannounced += 1;
+        let wanted = if waiting.unannounced >= UNANNOUNCED_MAX { waiting.call() } else { 0 };
+        drop(waiting);
+        self.wake(wanted);
+    }
+
+    fn announce(&self) {
+        let wanted = self.lock().call();
+        self.wake(wanted);
+    }
+
+    fn wake(&self, threads: usize) {
+        for _ in 0..threads {
+            self.filled.notify_one();
+        }
+    }
+
+    /// The next job, or `None` once there will be none.
+    fn pop(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting.sleeping += 1;
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            // Threads may also wake by themselves; whoever comes first answers the call.
+            match waiting.called.checked_sub(1) {
+                Some(others) => waiting.called = others,
+                None => waiting.sleeping -= 1,
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+}
+
+impl Drop for NativePool {
+    fn drop(&mut self) {
+        self.crew.queue.close();
+    }
 }
 
 /// Whether the native task that this thread runs should end: nobody wants its result any more, or it is over its
@@ -72,12 +162,11 @@ impl NativePool {
     /// Starts the threads.
     pub(crate) fn start(threads: u32) -> std::io::Result<NativePool> {
         install_panic_hook();
-        let (jobs, queue) = channel::unbounded::<Job>();
-        let crew = Arc::new(Crew { queue, fates: Mutex::default(), started: AtomicU64::new(0) });
+        let crew = Arc::new(Crew { queue: Arc::default(), fates: Mutex::default(), started: AtomicU64::new(0) });
         for _ in 0..threads.max(1) {
             crew.start_thread()?;
         }
-        Ok(NativePool { jobs, crew })
+        Ok(NativePool { crew })
     }
 
     /// Tells a job that it should end; `limit` is the `timeout` that it is over.
@@ -113,10 +202,15 @@ impl NativePool {
         Ok(true)
     }
 
-    /// Queues a job. The worker's state sends no more at a time than there are threads.
+    /// Queues a job. Some threads may sleep on until [`NativePool::announce`].
     pub(crate) fn submit(&self, job: Job) {
         self.crew.fates().insert(job.context.run(), Arc::clone(&job.context.fate));
-        self.jobs.send(job).expect("the pool's threads take jobs until it is dropped");
+        self.crew.queue.push(job);
+    }
+
+    /// Sees to it that the jobs queued so far are run.
+    pub(crate) fn announce(&self) {
+        self.crew.queue.announce();
     }
 }
 
@@ -126,11 +220,11 @@ impl Crew {
     }
 
     fn start_thread(self: &Arc<Crew>) -> std::io::Result<()> {
-        let (number, queue) = (self.started.fetch_add(1, Ordering::Relaxed) + 1, self.queue.clone());
+        let (number, queue) = (self.started.fetch_add(1, Ordering::Relaxed) + 1, Arc::clone(&self.queue));
         // The crew is not kept alive by its threads: they end when the pool is dropped.
         let crew = Arc::downgrade(self);
         thread::Builder::new().name(format!("dask-native-{number}")).spawn(move || {
-            for job in queue {
+            while let Some(job) = queue.pop() {
                 if !run(job, number, &crew) {
                     return;
                 }
@@ -252,6 +346,7 @@ mod tests {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |outcome| send.send(outcome).expect("the test waits"));
         pool.submit(Job { call, context: context("k"), args: Vec::new(), done });
+        pool.announce();
         receive.recv_timeout(Duration::from_secs(20)).expect("the job ends")
     }
 
@@ -270,6 +365,7 @@ mod tests {
             let key = Key::from(key);
             let done = Box::new(move |_| send.send(key).expect("the test waits"));
             pool.submit(Job { call: wait, context, args: Vec::new(), done });
+            pool.announce();
         };
         submit("cancelled");
         pool.cancel(&"cancelled".into(), 1, None);
@@ -280,6 +376,21 @@ mod tests {
         assert!(!pool.give_up(&"stuck".into(), 1).expect("no thread is needed"));
         pool.cancel(&"next".into(), 1, None);
         assert_eq!(receive.recv_timeout(DEADLINE).expect("another thread runs it"), "next".into());
+    }
+
+    #[test]
+    fn threads_take_jobs_by_themselves_once_there_are_many() {
+        let pool = NativePool::start(2).expect("threads");
+        let (send, receive) = mpsc::channel();
+        for n in 0..UNANNOUNCED_MAX {
+            let (send, context) = (send.clone(), context(&n.to_string()));
+            let done = Box::new(move |_| send.send(()).expect("the test waits"));
+            let call = function(|_, _| Ok(NativeValue::new(0_i64)));
+            pool.submit(Job { call, context, args: Vec::new(), done });
+        }
+        for _ in 0..UNANNOUNCED_MAX {
+            receive.recv_timeout(DEADLINE).expect("each job ends");
+        }
     }
 
     #[test]

@@ -251,7 +251,7 @@ async fn fetch_patiently(shared: &Shared, peer: &Address, keys: &[Key]) -> Vec<(
     for _ in 0..ATTEMPTS_MAX {
         match gather::get_data(&shared.pool, peer, keys, Some(&shared.identity.address)).await {
             Ok(Got::Data(data)) => return data,
-            Ok(Got::Busy | Got::Borrowed(..) | Got::NotBorrowed(_)) => tokio::time::sleep(BUSY_PAUSE).await,
+            Ok(Got::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
             Err(error) => {
                 tracing::warn!(target: "distributed.worker", %peer, %error, "could not gather");
                 return Vec::new();

@@ -239,6 +239,7 @@ struct Turn {
 impl Turn {
     fn flush(&mut self, shared: &Shared) {
         self.flush_dropped(shared);
+        shared.native.announce();
         if let (false, Some(stream)) = (self.outgoing.is_empty(), shared.stream.get()) {
             stream.send_all(self.outgoing.drain(..));
         }

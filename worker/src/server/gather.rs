@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dask_protocol::comm::ConnectionPool;
+use dask_protocol::comm::pool::Lease;
 use dask_protocol::message::{Pairs, StimulusId};
 use dask_protocol::{Address, CommError, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,6 @@ use tracing::{debug, error};
 use super::metrics::{InProgress, Metrics};
 use super::shared::{Input, Shared, arrived};
 use crate::executor;
-use crate::executor::python::Python;
 use crate::executor::python::lending::{self, BorrowError, Borrowed};
 use crate::state::{Event, GatherOutcome};
 use crate::store::Stored;
@@ -44,11 +44,14 @@ struct GetDataReply {
 /// What a peer answered.
 pub(crate) enum Got {
     Data(Vec<(Key, Payload)>),
+    Busy,
+}
+
+/// What came of a fetch.
+enum Fetched {
+    Sent(Got),
     /// Some of it was copied from the peer's memory.
     Borrowed(Vec<(Key, Payload)>, Borrowed),
-    /// It could not be.
-    NotBorrowed(BorrowError),
-    Busy,
 }
 
 /// Asks one peer for values and acknowledges them.
@@ -58,64 +61,71 @@ pub(crate) async fn get_data(
     keys: &[Key],
     who: Option<&Address>,
 ) -> Result<Got, CommError> {
-    borrow_data(pool, peer, keys, who, None).await
-}
-
-/// As [`get_data`], of a peer on this machine with a Python process that copies values from the peer's memory.
-async fn borrow_data(
-    pool: &ConnectionPool,
-    peer: &Address,
-    keys: &[Key],
-    who: Option<&Address>,
-    borrower: Option<Arc<Python>>,
-) -> Result<Got, CommError> {
     let mut lease = pool.lease(peer).await?;
-    let borrower = borrower.filter(|_| lease.is_same_host());
-    let request = GetData { op: "get_data", reply: true, keys, who, lend: borrower.is_some() };
-    lease.send_value(&request).await?;
-    let message = lease.recv().await?;
-    dask_protocol::comm::pool::check_reply("get_data", peer, &message)?;
-    let reply: GetDataReply = message.decode()?;
-    let got = match reply.status.as_str() {
-        "busy" => Got::Busy,
-        "OK" => {
-            let borrowed = match reply.lent.zip(borrower) {
-                // Without an acknowledgement the connection is of no more use, and the peer keeps nothing any more.
-                Some((lent, python)) => match lending::borrow(python, lent).await {
-                    Ok(borrowed) => Some(borrowed),
-                    Err(error) => return Ok(Got::NotBorrowed(error)),
-                },
-                None => None,
-            };
+    let got = match ask(&mut lease, peer, keys, who, false).await? {
+        None => Got::Busy,
+        Some(reply) => {
             lease.send_value(ACKNOWLEDGEMENT).await?;
-            match borrowed {
-                Some(borrowed) => Got::Borrowed(reply.data.0, borrowed),
-                None => Got::Data(reply.data.0),
-            }
-        }
-        other => {
-            let text = format!("unexpected status {other:?}");
-            return Err(CommError::Remote { op: "get_data".to_owned(), peer: peer.as_str().to_owned(), text });
+            Got::Data(reply.data.0)
         }
     };
     lease.release();
     Ok(got)
 }
 
-/// Asks one peer for values, for this worker's own use: they may come through memory.
-async fn fetch(shared: &Shared, peer: &Address, keys: &[Key]) -> Result<Got, CommError> {
-    let (pool, who) = (&shared.pool, Some(&shared.identity.address));
-    let borrower = shared.python().filter(|_| shared.borrows.load(Ordering::Relaxed));
-    match borrow_data(pool, peer, keys, who, borrower).await? {
-        Got::NotBorrowed(error) => {
-            if matches!(error, BorrowError::Refused(_)) {
-                shared.borrows.store(false, Ordering::Relaxed);
-            }
-            debug!(target: "distributed.worker", %peer, %error, "values are not copied from the peer's memory, but sent");
-            get_data(pool, peer, keys, who).await
+/// What a peer answers before the acknowledgement; `None` when it is busy.
+async fn ask(
+    lease: &mut Lease,
+    peer: &Address,
+    keys: &[Key],
+    who: Option<&Address>,
+    lend: bool,
+) -> Result<Option<GetDataReply>, CommError> {
+    lease.send_value(&GetData { op: "get_data", reply: true, keys, who, lend }).await?;
+    let message = lease.recv().await?;
+    dask_protocol::comm::pool::check_reply("get_data", peer, &message)?;
+    let reply: GetDataReply = message.decode()?;
+    match reply.status.as_str() {
+        "busy" => Ok(None),
+        "OK" => Ok(Some(reply)),
+        other => {
+            let text = format!("unexpected status {other:?}");
+            Err(CommError::Remote { op: "get_data".to_owned(), peer: peer.as_str().to_owned(), text })
         }
-        got @ (Got::Data(_) | Got::Borrowed(..) | Got::Busy) => Ok(got),
     }
+}
+
+/// Asks one peer for values, for this worker's own use: they may come through memory.
+async fn fetch(shared: &Shared, peer: &Address, keys: &[Key]) -> Result<Fetched, CommError> {
+    let (pool, who) = (&shared.pool, Some(&shared.identity.address));
+    let Some(python) = shared.python().filter(|_| shared.borrows.load(Ordering::Relaxed)) else {
+        return get_data(pool, peer, keys, who).await.map(Fetched::Sent);
+    };
+    let mut lease = pool.lease(peer).await?;
+    let lend = lease.is_same_host();
+    let Some(reply) = ask(&mut lease, peer, keys, who, lend).await? else {
+        lease.release();
+        return Ok(Fetched::Sent(Got::Busy));
+    };
+    let data = reply.data.0;
+    let fetched = match reply.lent.filter(|_| lend) {
+        None => Fetched::Sent(Got::Data(data)),
+        Some(lent) => match lending::borrow(python, lent).await {
+            Ok(borrowed) => Fetched::Borrowed(data, borrowed),
+            Err(error) => {
+                // Without an acknowledgement the connection is of no more use, and the peer keeps nothing any more.
+                drop(lease);
+                if matches!(error, BorrowError::Refused(_)) {
+                    shared.borrows.store(false, Ordering::Relaxed);
+                }
+                debug!(target: "distributed.worker", %peer, %error, "values are not copied from the peer's memory, but sent");
+                return get_data(pool, peer, keys, who).await.map(Fetched::Sent);
+            }
+        },
+    };
+    lease.send_value(ACKNOWLEDGEMENT).await?;
+    lease.release();
+    Ok(fetched)
 }
 
 /// Completes when the scheduler says that this worker left: nobody need try to reach it any longer.
@@ -149,9 +159,9 @@ pub(crate) async fn run(
     let stop = shared.clock.now();
     drop(progress);
     let (values, borrowed, outcome) = match answer {
-        Ok(Got::Busy | Got::NotBorrowed(_)) => (Vec::new(), None, GatherOutcome::Busy),
-        Ok(Got::Data(data)) => arrive(metrics, &worker, data, None, stop - start),
-        Ok(Got::Borrowed(data, borrowed)) => arrive(metrics, &worker, data, Some(borrowed), stop - start),
+        Ok(Fetched::Sent(Got::Busy)) => (Vec::new(), None, GatherOutcome::Busy),
+        Ok(Fetched::Sent(Got::Data(data))) => arrive(metrics, &worker, data, None, stop - start),
+        Ok(Fetched::Borrowed(data, borrowed)) => arrive(metrics, &worker, data, Some(borrowed), stop - start),
         // The peer is there and answers nonsense: asking again would not help.
         Err(broken @ (CommError::Decode(_) | CommError::Remote { .. } | CommError::Encode(_))) => {
             error!(target: "distributed.worker", "Could not gather {} keys from {worker}: {broken}", keys.len());

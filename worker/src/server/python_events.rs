@@ -192,7 +192,7 @@ fn note(shared: &Arc<Shared>, id: u64) {
 
 fn compute(shared: &Shared, start: f64, stop: f64) -> StartStop {
     let delay = shared.clock.delay();
-    StartStop { action: "compute".to_owned(), start: start + delay, stop: stop + delay, source: None }
+    StartStop { action: "compute".into(), start: start + delay, stop: stop + delay, source: None }
 }
 
 fn done(shared: &Shared, values: Vec<(Key, Stored)>, key: Key, run_id: i64, outcome: ExecuteOutcome, what: &str) {

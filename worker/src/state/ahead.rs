@@ -34,7 +34,7 @@ pub(crate) struct Kinds(IndexMap<String, Kind, FxBuildHasher>);
 impl Kinds {
     fn learn(&mut self, key: &Key, seconds: Seconds) {
         let name = key.prefix();
-        if let Some(kind) = self.0.get_mut(&name) {
+        if let Some(kind) = self.0.get_mut(&*name) {
             kind.average = 0.5 * (kind.average + seconds);
             kind.longest = seconds.max(LONGEST_KEPT * kind.longest);
             return;
@@ -42,13 +42,13 @@ impl Kinds {
         if self.0.len() >= KINDS_MAX {
             self.0.swap_remove_index(0);
         }
-        self.0.insert(name, Kind { average: seconds, longest: seconds });
+        self.0.insert(name.into_owned(), Kind { average: seconds, longest: seconds });
     }
 
     /// How many tasks of this one's kind may wait for each thread.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float to int casts saturate")]
     fn ahead(&self, key: &Key) -> u32 {
-        let kind = self.0.get(&key.prefix()).filter(|kind| kind.longest < AHEAD_TASK_SECONDS_MAX);
+        let kind = self.0.get(&*key.prefix()).filter(|kind| kind.longest < AHEAD_TASK_SECONDS_MAX);
         kind.map_or(0, |kind| ((AHEAD_SECONDS / kind.average) as u32).min(AHEAD_TASKS_MAX))
     }
 }
@@ -74,7 +74,7 @@ impl State {
 }
 
 /// Whether nothing about a task asks for a moment, or a place, of its own.
-fn is_plain(computation: &Computation) -> bool {
+pub(crate) fn is_plain(computation: &Computation) -> bool {
     let unannotated = match &computation.annotations {
         Value::Nil => true,
         Value::Map(entries) => entries.is_empty(),

@@ -17,17 +17,16 @@ impl State {
         self.check_queues();
         self.check_peers();
         self.check_running();
-        for (id, task) in &self.tasks {
-            self.check_task(TaskId(id), task);
+        for (id, task) in self.tasks.iter() {
+            self.check_task(id, task);
         }
     }
 
     fn check_tables(&self) {
-        assert_eq!(self.tasks.len(), self.by_key.len(), "each task has one name");
         let mut counts = [0; STATE_NAMES];
         let mut nbytes = 0;
-        for (id, task) in &self.tasks {
-            assert_eq!(self.by_key.get(&task.key), Some(&TaskId(id)), "a task is found by its name");
+        for (id, task) in self.tasks.iter() {
+            assert_eq!(self.tasks.id(&task.key), Some(id), "a task is found by its name");
             counts[task.state.index()] += 1;
             if task.state == TaskState::Memory {
                 nbytes += u128::from(task.nbytes.expect("a value in memory has a size"));
@@ -52,7 +51,7 @@ impl State {
 
     fn entries(&self, state: TaskState) -> impl Iterator<Item = (Priority, TaskId)> {
         let tasks = self.tasks.iter().filter(move |(_, task)| task.state == state);
-        tasks.map(|(id, task)| (task.priority.clone(), TaskId(id)))
+        tasks.map(|(id, task)| (task.priority.clone(), id))
     }
 
     fn check_peers(&self) {

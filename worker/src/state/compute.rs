@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use dask_protocol::Key;
 use dask_protocol::message::{ComputeTask, Priority, Resources, RunId, StealRequest, StealResponse};
+use dask_protocol::{Key, Value};
 
 use super::State;
 use super::action::Action;
@@ -45,7 +45,7 @@ impl State {
             | TaskState::Constrained
             | TaskState::Executing
             | TaskState::LongRunning => {}
-            TaskState::Memory => self.send_task_finished(cx, id, message.run_id),
+            TaskState::Memory => self.send_task_finished(cx, id, message.run_id, Value::Nil),
             // What runs goes on as it was started; its outcome carries the old run.
             TaskState::Cancelled(Previous::Executing | Previous::LongRunning)
             | TaskState::Resumed(Previous::Executing | Previous::LongRunning) => cx.recommend(id, Target::Waiting),
@@ -129,11 +129,10 @@ impl State {
 
     /// The task of this name, made if it is not known (dask's `_ensure_task_exists`).
     pub(crate) fn ensure_task(&mut self, cx: &Cx<'_>, key: &Key, priority: &Priority) -> TaskId {
-        if let Some(id) = self.find(key) {
+        let (id, new) = self.tasks.get_or_insert_with(key, || Task::new(key.clone(), priority.clone()));
+        if !new {
             return id;
         }
-        let id = TaskId(self.tasks.insert(Task::new(key.clone(), priority.clone())));
-        self.by_key.insert(key.clone(), id);
         self.counts[TaskState::Released.index()] += 1;
         let what = What::Event { name: "ensure-task-exists", state: TaskState::Released.name() };
         self.story.push(StoryRow { key: key.clone(), what, stimulus_id: cx.stimulus_id.clone(), time: cx.now });

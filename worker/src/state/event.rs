@@ -4,7 +4,7 @@
 //! comes between), and drops it when told to.
 
 use bytes::Bytes;
-use dask_protocol::message::{ErrorInfo, Resources, RunId, SchedulerToWorker, StartStop, StimulusId};
+use dask_protocol::message::{ErrorInfo, Resources, RunId, SchedulerToWorker, ShortText, StartStop, StimulusId};
 use dask_protocol::{Address, Key, Value};
 
 /// Seconds since the Unix epoch on the scheduler's clock.
@@ -127,7 +127,7 @@ pub enum ExecuteOutcome {
         /// Its size in bytes.
         nbytes: i64,
         /// The name of its class.
-        typename: String,
+        typename: ShortText,
         /// The pickled class.
         type_pickle: Option<Bytes>,
         /// What plugins attached.

@@ -186,7 +186,7 @@ impl State {
         });
         if let Some(waiter) = waiter {
             let source = Some(worker.clone());
-            self.task_mut(waiter).startstops.push(StartStop { action: "transfer".to_owned(), start, stop, source });
+            self.task_mut(waiter).startstops.push(StartStop { action: "transfer".into(), start, stop, source });
         }
     }
 

@@ -1,19 +1,20 @@
 //! Values that arrive, are stored by RPC, are freed, or are lost.
 
-use dask_protocol::Key;
 use dask_protocol::message::{AddKeys, Keys, RunId, TaskFinished};
+use dask_protocol::{Key, Value};
 
 use super::State;
 use super::action::Action;
+use super::ahead::is_plain;
 use super::story::{StoryRow, What};
 use super::task::{Previous, TaskId, TaskState, known_size};
 use super::transition::{Cx, Target};
 
 /// How the scheduler hears of a value.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Report {
-    /// As the result of that run.
-    TaskFinished(RunId),
+    /// As the result of that run, by that thread.
+    TaskFinished(RunId, Value),
     /// As a copy of a value it knows.
     AddKeys,
     /// Not from us (scatter: its caller tells).
@@ -27,13 +28,17 @@ impl State {
         let task = self.task_mut(id);
         let size = known_size(nbytes).or(task.nbytes).unwrap_or(0);
         task.nbytes = Some(size);
+        if task.computation.as_deref().is_some_and(is_plain) {
+            // Nobody asks about it any more, and who wants it computed again sends it again.
+            task.computation = None;
+        }
         self.nbytes_in_memory += u128::from(size);
         self.stop_waiting(cx, id);
         for dependent in self.task(id).dependents.iter().copied().collect::<Vec<_>>() {
             self.supply(cx, dependent, id);
         }
         match report {
-            Report::TaskFinished(run_id) => self.send_task_finished(cx, id, run_id),
+            Report::TaskFinished(run_id, thread) => self.send_task_finished(cx, id, run_id, thread),
             Report::AddKeys => {
                 let keys = Keys(vec![self.task(id).key.clone()]);
                 cx.send(AddKeys { keys, stimulus_id: cx.stimulus_id.clone() });
@@ -53,20 +58,22 @@ impl State {
         self.task_mut(id).waiters -= 1;
     }
 
-    pub(crate) fn send_task_finished(&mut self, cx: &mut Cx<'_>, id: TaskId, run_id: RunId) {
-        let task = self.task(id);
-        let result = task.result.as_deref().cloned().unwrap_or_default();
+    /// What took time is told once.
+    pub(crate) fn send_task_finished(&mut self, cx: &mut Cx<'_>, id: TaskId, run_id: RunId, thread: Value) {
+        let task = self.task_mut(id);
+        let startstops = std::mem::take(&mut task.startstops);
+        let result = task.result.as_deref();
         let nbytes = i64::try_from(task.nbytes.unwrap_or(0)).unwrap_or(i64::MAX);
         cx.send(TaskFinished {
             key: task.key.clone(),
             run_id,
             nbytes,
-            type_pickle: result.type_pickle,
-            typename: result.typename,
-            metadata: result.metadata,
-            thread: result.thread,
-            startstops: task.startstops.clone(),
-            status: "OK".to_owned(),
+            type_pickle: result.and_then(|it| it.type_pickle.clone()),
+            typename: result.map(|it| it.typename.clone()).unwrap_or_default(),
+            metadata: result.map(|it| it.metadata.clone()).unwrap_or_default(),
+            thread,
+            startstops,
+            status: "OK".into(),
             stimulus_id: cx.stimulus_id.clone(),
         });
     }
@@ -101,12 +108,12 @@ impl State {
             }
             TaskState::Ready | TaskState::Constrained => {
                 self.leave_queue(id);
-                Report::TaskFinished(run_id)
+                Report::TaskFinished(run_id, Value::Nil)
             }
             TaskState::Waiting
             | TaskState::Executing
             | TaskState::LongRunning
-            | TaskState::Resumed(Previous::Flight) => Report::TaskFinished(run_id),
+            | TaskState::Resumed(Previous::Flight) => Report::TaskFinished(run_id, Value::Nil),
             TaskState::Resumed(_) | TaskState::Flight => Report::AddKeys,
             TaskState::Fetch => {
                 self.leave_fetch(id);

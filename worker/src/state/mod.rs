@@ -45,6 +45,7 @@ pub use story::{StoryRow, What};
 pub use task::{Previous, TaskState};
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use dask_protocol::Key;
 use dask_protocol::message::{Priority, RunId, StimulusId, WorkerStatus};
@@ -52,13 +53,12 @@ use indexmap::IndexMap;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::FxBuildHasher;
-use slab::Slab;
 
 use ahead::Kinds;
 use compute::Execution;
 use peers::Peers;
 use story::Story;
-use task::{STATE_NAMES, Task, TaskId, TaskIds};
+use task::{ResultInfo, STATE_NAMES, Task, TaskId, TaskIds, Tasks};
 use transition::Cx;
 
 /// Everything a worker knows about its tasks and its peers.
@@ -72,8 +72,9 @@ pub struct State {
     status: WorkerStatus,
     /// Whether memory is over the pause fraction, also while another status hides it.
     memory_full: bool,
-    tasks: Slab<Task>,
-    by_key: IndexMap<Key, TaskId, FxBuildHasher>,
+    tasks: Tasks,
+    /// The latest result, which the next one may be like.
+    last_result: Arc<ResultInfo>,
     /// How many tasks are in each state, by [`TaskState::index`].
     counts: [usize; STATE_NAMES],
     /// Last element of the priority of the next task: later tasks go first among equals.
@@ -107,8 +108,8 @@ impl State {
             now,
             status: WorkerStatus::Running,
             memory_full: false,
-            tasks: Slab::new(),
-            by_key: IndexMap::default(),
+            tasks: Tasks::default(),
+            last_result: Arc::default(),
             counts: [0; STATE_NAMES],
             generation: 0.0,
             ready: BTreeSet::new(),
@@ -182,15 +183,15 @@ impl State {
     }
 
     fn find(&self, key: &Key) -> Option<TaskId> {
-        self.by_key.get(key).copied()
+        self.tasks.id(key)
     }
 
     fn task(&self, id: TaskId) -> &Task {
-        &self.tasks[id.0]
+        &self.tasks[id]
     }
 
     fn task_mut(&mut self, id: TaskId) -> &mut Task {
-        &mut self.tasks[id.0]
+        &mut self.tasks[id]
     }
 
     fn count(&self, state: TaskState) -> usize {

@@ -36,9 +36,9 @@ impl State {
         self.tasks.len()
     }
 
-    /// Every task and its state, in the order in which they became known (unless some were forgotten since).
+    /// Every task and its state, in no particular but a reproducible order.
     pub fn tasks(&self) -> impl Iterator<Item = (&Key, TaskState)> {
-        self.by_key.iter().map(|(key, id)| (key, self.task(*id).state))
+        self.tasks.iter().map(|(_, task)| (&task.key, task.state))
     }
 
     /// Outstanding executions: task, run and start time.
@@ -63,7 +63,7 @@ impl State {
 
     /// Values that are here, and their sizes in bytes.
     pub fn in_memory(&self) -> impl Iterator<Item = (&Key, u64)> {
-        let tasks = self.by_key.iter().map(|(key, id)| (key, self.task(*id)));
+        let tasks = self.tasks.iter().map(|(_, task)| (&task.key, task));
         tasks.filter(|(_, task)| task.state == TaskState::Memory).map(|(key, task)| (key, task.nbytes.unwrap_or(0)))
     }
 

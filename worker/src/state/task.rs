@@ -1,9 +1,11 @@
 //! A task as this worker sees it.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dask_protocol::message::{ErrorInfo, Priority, Resources, RunId, StartStop};
+use dask_protocol::message::{ErrorInfo, Priority, Resources, RunId, ShortText, StartStop};
+use dask_protocol::slots::{Keyed, KeyedSlots, Slot};
 use dask_protocol::{Address, Key, Payload, Value};
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
@@ -11,9 +13,70 @@ use smallvec::SmallVec;
 
 /// A slot of the task table; valid until the task is forgotten, and never outside this module tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct TaskId(pub usize);
+pub(crate) struct TaskId(u32);
+
+impl Slot for TaskId {
+    fn from_index(index: usize) -> TaskId {
+        TaskId(u32::try_from(index).expect("fewer than 2^32 slots are ever in use"))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// All tasks, by slot and by name.
+pub(crate) type Tasks = KeyedSlots<TaskId, Task>;
+
+impl Keyed for Task {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+}
 
 pub(crate) type TaskIds = IndexSet<TaskId, FxBuildHasher>;
+
+/// A set of tasks that most tasks have empty: one word then. There may be millions of tasks.
+#[derive(Debug, Default)]
+pub(crate) struct FewTaskIds(Option<Box<TaskIds>>);
+
+static NO_TASK_IDS: TaskIds = TaskIds::with_hasher(FxBuildHasher);
+
+impl FewTaskIds {
+    /// Removes an id without keeping the order; false if it was not there.
+    pub fn swap_remove(&mut self, id: &TaskId) -> bool {
+        self.0.as_mut().is_some_and(|ids| ids.swap_remove(id))
+    }
+}
+
+impl Deref for FewTaskIds {
+    type Target = TaskIds;
+    fn deref(&self) -> &TaskIds {
+        self.0.as_deref().unwrap_or(&NO_TASK_IDS)
+    }
+}
+
+impl DerefMut for FewTaskIds {
+    fn deref_mut(&mut self) -> &mut TaskIds {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl<'a> IntoIterator for &'a FewTaskIds {
+    type Item = &'a TaskId;
+    type IntoIter = indexmap::set::Iter<'a, TaskId>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for FewTaskIds {
+    type Item = TaskId;
+    type IntoIter = indexmap::set::IntoIter<TaskId>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.map(|ids| *ids).unwrap_or_default().into_iter()
+    }
+}
 
 /// Bytes assumed for a value of unknown size (`distributed.scheduler.default-data-size`).
 pub(crate) const UNKNOWN_NBYTES: u64 = 1024;
@@ -167,13 +230,13 @@ impl TaskState {
     }
 }
 
-/// What `task-finished` tells of a result, kept in case it has to be told again.
-#[derive(Debug, Clone, Default)]
+/// What `task-finished` tells of a result, kept in case it has to be told again; one for all results in a row that are
+/// alike.
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct ResultInfo {
-    pub typename: String,
+    pub typename: ShortText,
     pub type_pickle: Option<Bytes>,
     pub metadata: Value,
-    pub thread: Value,
 }
 
 /// What to run, from `compute-task`.
@@ -196,10 +259,10 @@ pub(crate) struct Task {
     pub execution: Option<RunId>,
     pub computation: Option<Arc<Computation>>,
     pub priority: Priority,
-    pub dependencies: TaskIds,
-    pub dependents: TaskIds,
+    pub dependencies: FewTaskIds,
+    pub dependents: FewTaskIds,
     /// The dependencies not in memory, while waiting.
-    pub waiting_for_data: TaskIds,
+    pub waiting_for_data: FewTaskIds,
     /// How many tasks have this one in `waiting_for_data`.
     pub waiters: u32,
     /// Known holders of the value, never ourselves.
@@ -208,8 +271,9 @@ pub(crate) struct Task {
     pub nbytes: Option<u64>,
     /// The peer of the outstanding transfer; set exactly while [`TaskState::is_in_flight`].
     pub coming_from: Option<Address>,
-    pub error: Option<ErrorInfo>,
-    pub result: Option<Box<ResultInfo>>,
+    pub error: Option<Box<ErrorInfo>>,
+    pub result: Option<Arc<ResultInfo>>,
+    /// Until the scheduler is told.
     pub startstops: Vec<StartStop>,
 }
 
@@ -222,9 +286,9 @@ impl Task {
             execution: None,
             computation: None,
             priority,
-            dependencies: TaskIds::default(),
-            dependents: TaskIds::default(),
-            waiting_for_data: TaskIds::default(),
+            dependencies: FewTaskIds::default(),
+            dependents: FewTaskIds::default(),
+            waiting_for_data: FewTaskIds::default(),
             waiters: 0,
             who_has: SmallVec::new(),
             nbytes: None,

@@ -55,7 +55,7 @@ impl Scheduler {
     pub async fn accept(&mut self) -> ConnectedWorker {
         let (registration, mut comm) = soon("registration", self.registrations.recv()).await.expect("listening");
         let reply = RegisterWorkerReply {
-            status: "OK".to_owned(),
+            status: "OK".into(),
             time: 0.0,
             heartbeat_interval: Some(0.5),
             worker_plugins: Pairs::default(),

@@ -40,7 +40,7 @@ impl Stream {
             let text = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
             let thread = record.get("thread").and_then(Value::as_i64).unwrap_or_default();
             let lane = lanes.insert_full(format!("{}-{thread}", text("worker")), ()).0;
-            let prefix = prefixes.insert_full(key.prefix(), ()).0;
+            let prefix = prefixes.insert_full(key.prefix().into_owned(), ()).0;
             let failed = text("status") != "OK";
             for part in record.get("startstops").and_then(Value::as_items).unwrap_or_default() {
                 let moment = |name: &str| part.get(name).and_then(Value::as_f64).filter(|time| time.is_finite());

@@ -29,7 +29,7 @@ struct RunSpec {
 fn inconsistent(why: &Inconsistent) -> Reply {
     let pickle = write_exception("distributed.shuffle._exceptions", "P2PConsistencyError", &[why.as_str().into()], &[]);
     let text = format!("P2PConsistencyError({:?})", Key::from(why.as_str()));
-    reply(&ErrorReply { status: "error".to_owned(), ..ErrorReply::uncaught(pickle, text) })
+    reply(&ErrorReply { status: "error".into(), ..ErrorReply::uncaught(pickle, text) })
 }
 
 fn run_spec(spec: Result<bytes::Bytes, Inconsistent>) -> Reply {

@@ -58,7 +58,7 @@ pub(crate) async fn register(server: Arc<Server>, mut comm: Comm, request: Reque
         }
         let _starting = server.nannies.enter();
         let nanny_plugins = server.plugins.nanny_plugins();
-        comm.send_value(&RegisterNannyReply { status: "OK".to_owned(), nanny_plugins }).await?;
+        comm.send_value(&RegisterNannyReply { status: "OK".into(), nanny_plugins }).await?;
         comm.recv().await?;
         comm.send_value(&()).await
     };

@@ -166,7 +166,7 @@ pub(crate) async fn nbytes(server: &Server, request: &Request) -> Reply {
     }
     let mut by_prefix: IndexMap<String, i64> = IndexMap::new();
     for (key, bytes) in sizes {
-        *by_prefix.entry(key.prefix()).or_default() += bytes;
+        *by_prefix.entry(key.prefix().into_owned()).or_default() += bytes;
     }
     reply(&by_prefix.into_iter().collect::<Pairs<String, i64>>())
 }

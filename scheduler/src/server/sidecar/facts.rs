@@ -139,7 +139,7 @@ pub(super) fn gone_task_facts(key: &Key) -> Value {
         ("key", key.into()),
         ("state", TaskState::Forgotten.name().into()),
         ("group", (&key.group()).into()),
-        ("prefix", key.prefix().into()),
+        ("prefix", key.prefix().into_owned().into()),
         ("processing_on", Value::Nil),
         ("who_has", none()),
         ("who_wants", none()),

@@ -27,7 +27,7 @@ impl Everything {
 
     fn add(&mut self, key: &Key, nbytes: i64) {
         if nbytes >= 0 && self.sizes.insert(key.clone(), nbytes).is_none() {
-            *self.nbytes.entry(key.prefix()).or_default() += nbytes;
+            *self.nbytes.entry(key.prefix().into_owned()).or_default() += nbytes;
         }
     }
 
@@ -35,7 +35,7 @@ impl Everything {
         if transition.start == TaskState::Memory
             && let Some(nbytes) = self.sizes.swap_remove(&transition.key)
         {
-            *self.nbytes.entry(transition.key.prefix()).or_default() -= nbytes;
+            *self.nbytes.entry(transition.key.prefix().into_owned()).or_default() -= nbytes;
         }
         if transition.finish == TaskState::Memory
             && let Some(task) = state.task(&transition.key)

@@ -78,7 +78,7 @@ impl Progress {
                 GroupBy::Nothing => (Key::from(""), Value::Nil),
                 GroupBy::Prefix => {
                     let prefix = key.prefix();
-                    (Key::from(prefix.as_str()), prefix.into())
+                    (Key::from(&*prefix), prefix.into_owned().into())
                 }
                 GroupBy::Span => {
                     let (name, id) = state.span_of(&key).unwrap_or_default();

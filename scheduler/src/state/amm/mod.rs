@@ -10,7 +10,7 @@ use dask_protocol::message::{AcquireReplicas, StimulusId};
 
 use super::State;
 use super::explain::Incident;
-use super::ids::{FastMap, FastSet, TaskId, WorkerId};
+use super::ids::{FastSet, IdMap, TaskId, WorkerId};
 use super::task::TaskState;
 
 pub use policy::{MemoryManager, MemoryPolicy};
@@ -28,9 +28,9 @@ struct Pending {
 /// One round.
 #[derive(Debug)]
 pub(in crate::state) struct Round {
-    pending: FastMap<TaskId, Pending>,
+    pending: IdMap<TaskId, Pending>,
     /// Bytes per worker once everything decided so far is done.
-    memory: FastMap<WorkerId, u64>,
+    memory: IdMap<WorkerId, u64>,
 }
 
 impl Round {
@@ -72,7 +72,7 @@ impl State {
     fn begin_round(&self) -> Round {
         let measure = self.config.amm_measure;
         let memory = self.workers.iter().map(|(id, worker)| (id, worker.memory_state().measure(measure)));
-        Round { pending: FastMap::default(), memory: memory.collect() }
+        Round { pending: IdMap::default(), memory: memory.collect() }
     }
 
     /// Policy `ReduceReplicas`: no more copies than there are workers that need one, but at least one.
@@ -211,8 +211,8 @@ impl State {
     }
 
     fn enact(&mut self, round: &Round) {
-        let mut replicate = FastMap::<WorkerId, Vec<TaskId>>::default();
-        let mut drop = FastMap::<WorkerId, Vec<TaskId>>::default();
+        let mut replicate = IdMap::<WorkerId, Vec<TaskId>>::default();
+        let mut drop = IdMap::<WorkerId, Vec<TaskId>>::default();
         for (&id, pending) in &round.pending {
             for &worker in &pending.replicate {
                 replicate.entry(worker).or_default().push(id);

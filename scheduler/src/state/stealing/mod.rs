@@ -15,7 +15,7 @@ use dask_protocol::{Address, Key};
 use super::State;
 use super::event::Seconds;
 use super::explain::decision::Score;
-use super::ids::{FastMap, FastSet, TaskId, WorkerId};
+use super::ids::{FastSet, IdMap, TaskId, WorkerId};
 
 pub use native::Declined;
 
@@ -49,9 +49,9 @@ struct InFlight {
 /// Requests under way, and what they will change.
 #[derive(Debug, Default)]
 pub(super) struct Stealing {
-    in_flight: FastMap<TaskId, InFlight>,
-    occupancy: FastMap<WorkerId, Seconds>,
-    tasks: FastMap<WorkerId, i64>,
+    in_flight: IdMap<TaskId, InFlight>,
+    occupancy: IdMap<WorkerId, Seconds>,
+    tasks: IdMap<WorkerId, i64>,
     request_counter: u64,
     /// Requests per level, and the seconds of work in them.
     requests: [(u64, Seconds); LEVELS],
@@ -94,7 +94,7 @@ impl Stealing {
 
 /// One round: occupancies as they were when it began.
 struct Round {
-    occupancies: FastMap<WorkerId, Seconds>,
+    occupancies: IdMap<WorkerId, Seconds>,
     thieves: FastSet<WorkerId>,
     pairs: usize,
     log: log::Requests,

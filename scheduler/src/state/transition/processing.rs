@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dask_protocol::message::{ComputeTask, KeyInMemory, Nbytes, RunId, StartStop, WhoHas};
+use dask_protocol::message::{ComputeTask, KeyInMemory, Nbytes, RunId, ShortText, StartStop, WhoHas};
 use dask_protocol::{Address, Value};
 
 use super::super::State;
@@ -20,7 +20,7 @@ const NBYTES_MAX: i64 = 1 << 46;
 pub(in crate::state) struct Finished {
     pub(in crate::state) nbytes: i64,
     pub(in crate::state) type_pickle: Option<Bytes>,
-    pub(in crate::state) typename: String,
+    pub(in crate::state) typename: ShortText,
     pub(in crate::state) startstops: Vec<StartStop>,
 }
 
@@ -215,12 +215,14 @@ impl State {
     }
 
     /// The number under which a type's name is kept.
-    fn type_number(&mut self, typename: String) -> u32 {
+    fn type_number(&mut self, typename: ShortText) -> u32 {
         /// Most type names kept; later ones are not remembered.
         const TYPE_NAMES_MAX: usize = 100_000;
         let number = match self.type_names.get_index_of(typename.as_str()) {
             Some(number) => number,
-            None if self.type_names.len() < TYPE_NAMES_MAX => self.type_names.insert_full(Arc::from(typename)).0,
+            None if self.type_names.len() < TYPE_NAMES_MAX => {
+                self.type_names.insert_full(Arc::from(typename.as_str())).0
+            }
             None => return 0,
         };
         u32::try_from(number + 1).expect("bounded by TYPE_NAMES_MAX")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dask_protocol::message::{CancelledKeys, Keys};
 
 use super::super::State;
-use super::super::ids::TaskId;
+use super::super::ids::{TaskId, take_out};
 use super::super::task::{Failure, Task, TaskState};
 use super::Direct;
 
@@ -166,7 +166,7 @@ impl State {
         for position in 0..self.tasks[id].who_wants.len() {
             let client = self.tasks[id].who_wants.at(position);
             let client = self.clients.get_mut(client).expect("a wanter is a known client");
-            client.wants_what.swap_remove(&id);
+            take_out(&mut client.wants_what, &id);
         }
         let task = self.tasks.remove(id);
         self.groups.remove_if_forgotten(task.group);

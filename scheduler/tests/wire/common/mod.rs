@@ -183,11 +183,11 @@ impl Worker {
             run_id: task.run_id,
             nbytes: 8,
             type_pickle: None,
-            typename: "i64".to_owned(),
+            typename: "i64".into(),
             metadata: Value::Nil,
             thread: Value::Nil,
             startstops: Vec::new(),
-            status: "OK".to_owned(),
+            status: "OK".into(),
             stimulus_id: "task-finished".into(),
         })
         .await;

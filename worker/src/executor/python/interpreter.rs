@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
     ("away.py", include_str!("../../../python/dask_rs_executor/away.py")),
@@ -20,6 +20,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("lending.py", include_str!("../../../python/dask_rs_executor/lending.py")),
     ("noted.py", include_str!("../../../python/dask_rs_executor/noted.py")),
     ("profiling.py", include_str!("../../../python/dask_rs_executor/profiling.py")),
+    ("regions.py", include_str!("../../../python/dask_rs_executor/regions.py")),
     ("store.py", include_str!("../../../python/dask_rs_executor/store.py")),
     ("tasks.py", include_str!("../../../python/dask_rs_executor/tasks.py")),
     ("wire.py", include_str!("../../../python/dask_rs_executor/wire.py")),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dask_protocol::error::DecodeError;
-use dask_protocol::message::{Pairs, Resources, RunId, StreamMessage};
+use dask_protocol::message::{Pairs, Resources, RunId, ShortText, StreamMessage};
 use dask_protocol::unpack::Unpacker;
 use dask_protocol::{Address, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,7 @@ pub(crate) struct Finished {
     pub nbytes: i64,
     #[serde(rename = "type")]
     pub type_pickle: Option<Bytes>,
-    pub typename: String,
+    pub typename: ShortText,
     pub thread: Value,
     pub start: f64,
     pub stop: f64,

@@ -135,7 +135,7 @@ impl Rig {
 
     /// As `succeed`, after so many seconds.
     pub fn succeed_in(&mut self, key: &str, run_id: RunId, seconds: f64) -> Actions {
-        let compute = StartStop { action: "compute".to_owned(), start: 1.0, stop: 1.0 + seconds, source: None };
+        let compute = StartStop { action: "compute".into(), start: 1.0, stop: 1.0 + seconds, source: None };
         let ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, .. } = success() else {
             unreachable!("it is one")
         };
@@ -192,7 +192,7 @@ fn holders(key: &str, workers: &[&str]) -> Pairs<Key, Vec<Address>> {
 pub fn success() -> ExecuteOutcome {
     ExecuteOutcome::Success {
         nbytes: 8,
-        typename: "int".to_owned(),
+        typename: "int".into(),
         type_pickle: None,
         metadata: Value::Nil,
         thread: Value::Nil,

@@ -37,7 +37,7 @@ impl State {
             traceback_text: error.traceback_text.to_string(),
             thread,
             startstops: task.startstops.clone(),
-            status: "error".to_owned(),
+            status: "error".into(),
             stimulus_id: cx.stimulus_id.clone(),
         });
     }

@@ -1,5 +1,7 @@
 //! From executing and long-running: an execution is outstanding, and only its outcome ends it.
 
+use std::sync::Arc;
+
 use dask_protocol::Value;
 use dask_protocol::message::{ErrorInfo, LongRunning, Reschedule, RunId, StartStop};
 
@@ -33,9 +35,8 @@ impl State {
                 TaskState::Executing | TaskState::LongRunning,
                 ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops },
             ) => {
-                let result = ResultInfo { typename, type_pickle, metadata, thread };
-                self.store_result(id, result, startstops);
-                self.enter_memory(cx, id, nbytes, Report::TaskFinished(run_id));
+                self.store_result(id, ResultInfo { typename, type_pickle, metadata }, startstops);
+                self.enter_memory(cx, id, nbytes, Report::TaskFinished(run_id, thread));
             }
             (TaskState::Executing | TaskState::LongRunning, ExecuteOutcome::Failure { error, thread, startstops }) => {
                 self.task_mut(id).startstops.extend(startstops);
@@ -48,10 +49,9 @@ impl State {
             }
             (
                 TaskState::Resumed(_),
-                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops },
+                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread: _, startstops: _ },
             ) => {
-                let result = ResultInfo { typename, type_pickle, metadata, thread };
-                self.store_result(id, result, startstops);
+                self.store_result(id, ResultInfo { typename, type_pickle, metadata }, Vec::new());
                 self.enter_memory(cx, id, nbytes, Report::AddKeys);
             }
             (TaskState::Resumed(_), ExecuteOutcome::Failure { .. } | ExecuteOutcome::Reschedule) => {
@@ -66,9 +66,18 @@ impl State {
     }
 
     fn store_result(&mut self, id: TaskId, result: ResultInfo, startstops: Vec<StartStop>) {
+        if *self.last_result != result {
+            self.last_result = Arc::new(result);
+        }
+        let result = Arc::clone(&self.last_result);
         let task = self.task_mut(id);
-        task.result = Some(Box::new(result));
-        task.startstops.extend(startstops);
+        task.result = Some(result);
+        if task.startstops.is_empty() {
+            // Extending an empty list would make room for four.
+            task.startstops = startstops;
+        } else {
+            task.startstops.extend(startstops);
+        }
     }
 
     /// A cancelled task's outcome came: drop it, and the task.
@@ -107,7 +116,7 @@ impl State {
         self.set_state(id, TaskState::Error);
         self.send_task_erred(cx, id, run_id, &error, thread);
         let task = self.task_mut(id);
-        task.error = Some(error);
+        task.error = Some(Box::new(error));
         if task.waiters > 0 {
             // Somebody here was told to read it from elsewhere.
             cx.recommend(id, Target::Fetch);

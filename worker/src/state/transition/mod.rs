@@ -88,7 +88,7 @@ impl State {
     /// Follows recommendations until none is left.
     pub(crate) fn transitions(&mut self, cx: &mut Cx<'_>) {
         while let Some((id, target)) = cx.recommendations.pop() {
-            if self.tasks.contains(id.0) {
+            if self.tasks.get(id).is_some() {
                 self.transition(cx, id, target);
             }
         }
@@ -111,7 +111,7 @@ impl State {
             TaskState::Cancelled(previous) => self.transition_cancelled(cx, id, target, previous),
             TaskState::Resumed(previous) => self.transition_resumed(cx, id, target, previous),
         }
-        let end = self.tasks.get(id.0).map(|task| task.state);
+        let end = self.tasks.get(id).map(|task| task.state);
         if end != Some(start) {
             let end = end.map_or("forgotten", TaskState::name);
             let what = What::Transition { start: start.name(), finish: target.name(), end };
@@ -121,7 +121,7 @@ impl State {
 
     /// The one place where a task's state changes.
     pub(crate) fn set_state(&mut self, id: TaskId, state: TaskState) {
-        let task = &mut self.tasks[id.0];
+        let task = &mut self.tasks[id];
         self.counts[task.state.index()] -= 1;
         self.counts[state.index()] += 1;
         task.state = state;

@@ -42,9 +42,8 @@ impl State {
         }
         self.clear_holders(id);
         self.clear_dependencies(cx, id);
-        let task = self.tasks.remove(id.0);
+        let task = self.tasks.remove(id);
         self.counts[task.state.index()] -= 1;
-        self.by_key.swap_remove(&task.key);
     }
 
     /// Unlinks a task from its dependencies, forgetting those that were known only for it.
