@@ -1,6 +1,10 @@
 """Large values between workers of one machine: copied from memory, and sent where the kernel does not allow that."""
 
+import os
 import re
+import signal
+from threading import Event, Thread
+from time import sleep
 from urllib.request import urlopen
 
 import numpy as np
@@ -16,6 +20,59 @@ def read_only():
     array = np.arange(N)
     array.flags.writeable = False
     return array
+
+
+def reuse_of_memory():
+    from dask_rs_executor.regions import KEPT_SECONDS, Regions
+
+    regions = Regions()
+
+    def place(view):
+        return np.frombuffer(view, "u1").__array_interface__["data"][0]
+
+    view = regions.take(300_000)
+    array = np.frombuffer(view, "u1")
+    first = place(view)
+    del view
+    # Somebody has it still.
+    other = regions.take(300_000)
+    apart = place(other) != first
+    del array
+    again = regions.take(299_000)
+    same = place(again) == first
+    del other, again
+    kept = regions._bytes
+    sleep(3 * KEPT_SECONDS)
+    return apart, same, kept > 0, regions._bytes
+
+
+def freed_after_fork():
+    from dask_rs_executor.regions import regions
+
+    view = regions.take(300_000)
+    held, enough = Event(), Event()
+
+    def hold():
+        with regions._lock:
+            held.set()
+            enough.wait()
+
+    Thread(target=hold).start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        # The thread that has the lock is not here to give it back.
+        del view
+        os._exit(7)
+    enough.set()
+    for _ in range(100):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "stuck"
 
 
 def frame():
@@ -204,3 +261,11 @@ def test_a_lender_that_dies_meanwhile_costs_no_result(client, n_workers, two):
     eventually(lambda: a not in client.scheduler_info(n_workers=-1)["workers"], "the end of the lender")
     client.wait_for_workers(n_workers, timeout=60)
     nothing_is_lent(client)
+
+
+def test_memory_serves_the_next_value_once_nobody_has_the_last(client):
+    assert client.submit(reuse_of_memory, pure=False).result(timeout=60) == (True, True, True, 0)
+
+
+def test_a_forked_child_frees_what_arrived(client):
+    assert client.submit(freed_after_fork, pure=False).result(timeout=60) == 7

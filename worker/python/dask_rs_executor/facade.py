@@ -33,6 +33,7 @@ from .away import Holds, Loads
 from .interrupt import Runs
 from .noted import Noted, scatter
 from .profiling import Sampler
+from .regions import regions
 from .store import Values
 
 logger = logging.getLogger("distributed.worker")
@@ -76,6 +77,7 @@ class Worker(upstream.Worker):
             actors={}, nthreads=options["nthreads"], address=self.address, tasks={}, total_resources=options["resources"]
         )
         self.memory_manager = types.SimpleNamespace(memory_limit=options["memory_limit"])
+        regions.limit(options["memory_limit"])
         self._make_comms(options["scheduler"], options["tls"])
         self._make_pools(options["nthreads"])
         self.runs = Runs(options["runs"])

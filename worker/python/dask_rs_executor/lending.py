@@ -11,12 +11,11 @@ import os
 from distributed.utils import ensure_memoryview
 
 from .calls import packed
-from .wire import Packed, Sealed, host_array
+from .regions import HUGE_BYTES_MIN, regions
+from .wire import Packed, Sealed
 
 # Smaller parts travel with the message.
 LENT_BYTES_MIN = 64 * 1024
-# Memory of this size is made of huge pages where there are any: the kernel clears one faster than 512 small ones.
-HUGE_BYTES_MIN = 4 * 2**20
 HUGE_PAGE_BYTES = 2 * 2**20
 MADV_HUGEPAGE = 14
 # Yama otherwise lets only parents read a process's memory.
@@ -150,9 +149,10 @@ def _copied(pid, packed, places):
 
 def _copy(pid, address, nbytes, is_writable):
     # What is `bytes` already need not be made it.
-    target = host_array(nbytes) if is_writable else _new_bytes(None, nbytes)
+    target = regions.take(nbytes) if is_writable else _new_bytes(None, nbytes)
     start = _address(target)
-    _ask_for_huge_pages(start, nbytes)
+    if not is_writable:
+        _ask_for_huge_pages(start, nbytes)
     done = 0
     while done < nbytes:
         here, there = _Part(start + done, nbytes - done), _Part(address + done, nbytes - done)

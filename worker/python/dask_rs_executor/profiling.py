@@ -13,6 +13,8 @@ from distributed import profile
 
 # An hour of trees, at one a second.
 TREES_MAX = 3600
+# With no task for so long, the thread sleeps until there is one.
+IDLE_SECONDS = 1
 _STOP = os.path.join("dask_rs_executor", "tasks.py")
 
 
@@ -22,6 +24,7 @@ class Sampler:
     def __init__(self, worker):
         self._worker = worker
         self._lock = threading.Lock()
+        self._wanted = threading.Event()
         self._recent = {None: profile.create()}
         self._history = collections.deque(maxlen=TREES_MAX)
 
@@ -34,15 +37,29 @@ class Sampler:
         thread = threading.Thread(target=self._run, args=(interval, cycle), name="Dask-Profile", daemon=True)
         thread.start()
 
+    def wake(self):
+        """Has to be called once a task is among the worker's active threads."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+
     def _run(self, interval, cycle):
-        begun = time.time()
+        begun = used = time.time()
         while True:
             time.sleep(interval)
+            now = time.time()
             if self._worker.active_threads:
+                used = now
                 self._sample()
-            if time.time() - begun >= cycle:
-                begun = time.time()
+            if now - begun >= cycle:
+                begun = now
                 self._turn()
+            if now - used >= IDLE_SECONDS:
+                self._wanted.clear()
+                # A task that began before that has seen no need to wake anybody.
+                if not self._worker.active_threads:
+                    self._turn()
+                    self._wanted.wait()
+                begun = used = time.time()
 
     def _sample(self):
         with self._worker.active_threads_lock:

@@ -92,6 +92,7 @@ def _run_in_thread(worker, message, found):
     started, cpu_started = time(), thread_time()
     with worker.active_threads_lock:
         worker.active_threads[ident] = key
+    worker.sampler.wake()
     thread_state.start_time, thread_state.key = started, key
     thread_state.execution_state = worker.execution_state
     with _span(message):

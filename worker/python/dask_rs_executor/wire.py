@@ -21,11 +21,7 @@ from distributed.protocol.serialize import Serialized, merge_and_deserialize
 from distributed.protocol.utils import msgpack_opts
 from distributed.utils import ensure_memoryview
 
-try:
-    from distributed.protocol.utils import host_array
-except ImportError:
-    def host_array(size):
-        return memoryview(bytearray(size))
+from .regions import regions
 
 logger = logging.getLogger("distributed.worker")
 
@@ -203,7 +199,7 @@ class Link:
             if len(data) != size:
                 raise EOFError
             return data
-        target = host_array(size)
+        target = regions.take(size)
         filled = 0
         while filled < size:
             n = self._reader.readinto(target[filled:])
