@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::event::{Action, Event};
-use crate::memory::tree_rss;
+use crate::memory::Tree;
 use crate::process::{WorkerCommand, WorkerProcess};
 use crate::python::{Python, PythonOptions};
 use crate::rpc::Desk;
@@ -245,6 +245,7 @@ impl Driver {
         let accepting = tokio::spawn(accept(listener, Arc::clone(&self.desk), self.tasks.clone()));
         let mut memory = interval(MEMORY_INTERVAL);
         memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watched: Option<Tree> = None;
         let mut end = self.handle(Event::Start);
         while end.is_none() {
             let timeout = self.state.next_timeout();
@@ -253,7 +254,11 @@ impl Driver {
                 () = sleep_until(self.started + timeout.unwrap_or_default()), if timeout.is_some() => Event::Timeout,
                 _ = memory.tick(), if self.watches_memory && self.process.is_some() => {
                     let pid = self.process.as_ref().map_or(0, WorkerProcess::id);
-                    let Some(rss) = tree_rss(pid) else { continue };
+                    let tree = match &mut watched {
+                        Some(tree) if tree.pid() == pid => tree,
+                        other => other.insert(Tree::of(pid)),
+                    };
+                    let Some(rss) = tree.resident_bytes() else { continue };
                     self.note_memory(rss);
                     Event::Memory { pid, rss }
                 }
