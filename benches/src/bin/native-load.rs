@@ -1,7 +1,7 @@
-//! What native tasks cost: many trivial ones, one at a time, and against a plain loop.
+//! What native tasks cost: many trivial ones, one at a time, and against rayon.
 //!
 //! ```console
-//! cargo run --release -p dask-benches --bin native-load -- throughput --tasks 1000000
+//! cargo run --release -p dask-benches --bin native-load -- throughput --tasks 1000000 --in-flight 100000
 //! cargo run --release -p dask-benches --bin native-load -- round-trip --count 5000
 //! cargo run --release -p dask-benches --bin native-load -- coarse --tasks 4000
 //! ```
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use dask::{Client, LocalCluster};
+use futures::StreamExt;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 /// Tasks are counted up in bursts of this many, so that the time until the first is short.
 const BURST: u64 = 10_000;
@@ -36,6 +38,9 @@ enum Case {
         /// How many
         #[arg(long, default_value_t = 1_000_000)]
         tasks: u64,
+        /// Most of them submitted and not done (`Client::stream`); all at once where not given, with all results held
+        #[arg(long)]
+        in_flight: Option<usize>,
         #[command(flatten)]
         place: Place,
     },
@@ -47,11 +52,14 @@ enum Case {
         #[command(flatten)]
         place: Place,
     },
-    /// Tasks of one millisecond, beside the same work on plain threads
+    /// Tasks of one millisecond, beside the same work in rayon, in turn
     Coarse {
         /// How many
         #[arg(long, default_value_t = 4_000)]
         tasks: u64,
+        /// How often each, of which the medians count
+        #[arg(long, default_value_t = 5)]
+        repeat: usize,
         #[command(flatten)]
         place: Place,
     },
@@ -121,10 +129,11 @@ async fn run(case: Case) -> Result<(), Failure> {
         }
     };
     match case {
-        Case::Throughput { tasks, .. } => throughput(&client, tasks).await?,
+        Case::Throughput { tasks, in_flight: None, .. } => throughput(&client, tasks).await?,
+        Case::Throughput { tasks, in_flight: Some(in_flight), .. } => streamed(&client, tasks, in_flight).await?,
         Case::RoundTrip { count, .. } => round_trip(&client, count).await?,
-        Case::Coarse { tasks, place } => {
-            coarse(&client, tasks, place.workers as u64 * u64::from(place.threads)).await?
+        Case::Coarse { tasks, repeat, place } => {
+            coarse(&client, tasks, place.workers * usize::try_from(place.threads)?, repeat.max(1)).await?
         }
     }
     client.close().await;
@@ -163,6 +172,31 @@ async fn throughput(client: &Client, tasks: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+/// As [`throughput`], with at most `in_flight` tasks at a time; each result is dropped as soon as it is there.
+async fn streamed(client: &Client, tasks: u64, in_flight: usize) -> Result<(), Failure> {
+    let (since, cpu) = (Instant::now(), cpu_seconds());
+    let mut done = std::pin::pin!(client.stream((0..tasks).map(increment), in_flight));
+    let mut count = 0;
+    while let Some(future) = done.next().await {
+        future.wait().await?;
+        count += 1;
+    }
+    assert_eq!(count, tasks, "every task once");
+    // The answer comes behind the releases.
+    client.submit(increment(0)).result().await?;
+    let (all, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let count = tasks as f64;
+    println!(
+        "{tasks} tasks, {in_flight} in flight: released after {all:.2} s: {:.0} tasks/s, {:.2} us of processor time each, \
+         {} MiB resident at most",
+        count / all,
+        cpu / count * 1e6,
+        peak_resident_mib(),
+    );
+    Ok(())
+}
+
 async fn round_trip(client: &Client, count: usize) -> Result<(), Failure> {
     let mut times = Vec::with_capacity(count);
     for n in 0..(WARM_UP + count) as u64 {
@@ -186,35 +220,37 @@ async fn round_trip(client: &Client, count: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn coarse(client: &Client, tasks: u64, threads: u64) -> Result<(), Failure> {
+async fn coarse(client: &Client, tasks: u64, threads: usize, repeat: usize) -> Result<(), Failure> {
     let rounds = rounds_per_millisecond();
-    let plain = |()| {
-        let since = Instant::now();
-        std::thread::scope(|scope| {
-            for thread in 0..threads {
-                scope.spawn(move || {
-                    for n in (thread..tasks).step_by(usize::try_from(threads).expect("few threads")) {
-                        std::hint::black_box(grind(n, rounds));
-                    }
-                });
-            }
-        });
-        since.elapsed().as_secs_f64()
-    };
-    let alone = plain(());
-    let since = Instant::now();
-    let futures = client.map((0..tasks).map(|n| grind_task(n, rounds)));
-    client.wait(&futures).await?;
-    let ours = since.elapsed().as_secs_f64();
-    drop(futures);
-    let after = plain(());
-    let mean = f64::midpoint(alone, after);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let seeds: Vec<u64> = (0..tasks).collect();
+    let (mut ours, mut theirs, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..repeat {
+        let (since, before) = (Instant::now(), cpu_seconds());
+        let sum = pool.install(|| seeds.par_iter().with_max_len(1).map(|n| grind(*n, rounds) & 1).sum::<u64>());
+        theirs.push(since.elapsed().as_secs_f64());
+        let plain = cpu_seconds() - before;
+        let (since, before) = (Instant::now(), cpu_seconds());
+        let futures = client.map((0..tasks).map(|n| grind_task(n, rounds)));
+        client.wait(&futures).await?;
+        ours.push(since.elapsed().as_secs_f64());
+        cpu.push((cpu_seconds() - before) / plain);
+        let odd = client.gather(&futures).await?.into_iter().map(|it| it & 1).sum::<u64>();
+        assert_eq!(odd, sum, "the same work");
+    }
+    let (ours, theirs, cpu) = (median(ours), median(theirs), median(cpu));
     println!(
-        "{tasks} tasks of 1 ms on {threads} threads: {ours:.3} s; plain threads {alone:.3} s before, {after:.3} s after: \
-         overhead {:.1} %",
-        (ours / mean - 1.0) * 100.0
+        "{tasks} tasks of 1 ms on {threads} threads, medians of {repeat}: {ours:.3} s, rayon {theirs:.3} s: overhead {:.1} %; \
+         processor time {:.1} % more",
+        (ours / theirs - 1.0) * 100.0,
+        (cpu - 1.0) * 100.0
     );
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// How many rounds take a millisecond here and now: the fastest of several tries.

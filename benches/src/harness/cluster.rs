@@ -144,8 +144,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When one does not, with the end of its log.
-    pub fn all_say(&self, text: &str) -> Result<(), Failure> {
-        self.processes[1..].iter().try_for_each(|worker| worker.line_with(text).map(|_| ()))
+    pub fn all_say(&mut self, text: &str) -> Result<(), Failure> {
+        self.processes[1..].iter_mut().try_for_each(|worker| worker.line_with(text).map(|_| ()))
     }
 
     fn spawn(&mut self, what: String, mut command: Command) -> Result<u32, Failure> {
@@ -179,15 +179,19 @@ impl Drop for Cluster {
 
 impl Logged {
     /// What follows `text` in the first line that has it.
-    fn line_with(&self, text: &str) -> Result<String, Failure> {
+    fn line_with(&mut self, text: &str) -> Result<String, Failure> {
         let deadline = Instant::now() + START_MAX;
         loop {
+            let ended = self.child.try_wait()?;
             let log = std::fs::read_to_string(&self.log)?;
             // The last line may be half written.
             let found =
                 log.split_inclusive('\n').filter(|line| line.ends_with('\n')).find_map(|line| line.split_once(text));
             if let Some((_, rest)) = found {
                 return Ok(rest.trim().to_owned());
+            }
+            if let Some(status) = ended {
+                return Err(format!("it ended with {status} before {text:?}\n{}", self.last_lines()).into());
             }
             if Instant::now() > deadline {
                 return Err(format!("no {text:?} after {} s\n{}", START_MAX.as_secs(), self.last_lines()).into());

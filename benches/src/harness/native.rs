@@ -26,7 +26,7 @@ pub fn run(case: &Case, programs: &Programs) -> Result<Figures, Failure> {
     for number in 0..case.layout.workers {
         let mut worker = Command::new(&program);
         worker.args(["worker", &cluster.address, "--nthreads", &threads, "--host", "127.0.0.1"]);
-        worker.args(["--dashboard-address", "127.0.0.1:0", "--no-python"]);
+        worker.args(["--dashboard-address", "127.0.0.1:0", "--python", "none"]);
         cluster.worker(format!("native worker {number}"), worker)?;
     }
     cluster.all_say("Registered to:")?;
