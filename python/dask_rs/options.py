@@ -77,8 +77,8 @@ def arguments(kind, keywords):
         elif name == "resources":
             if value:
                 options += ["--resources", " ".join(f"{key}={amount}" for key, amount in value.items())]
-        elif name == "lifetime_restart":
-            options += ["--lifetime-restart"] if value else []
+        elif name in ("lifetime_restart", "task_processes"):
+            options += ["--" + name.replace("_", "-")] if value else []
         elif name == "allowed_failures":
             if value is not None:
                 variables["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = str(value)

@@ -1,6 +1,8 @@
 """Workers of ours that a test starts by itself. Needs DASK_TEST_WORKER_BINARY."""
 
+import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -38,11 +40,12 @@ class OwnWorker:
 
 def children(pid):
     """The processes that one started."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as listed:
-            return [int(child) for child in listed.read().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    found = []
+    # Each thread has its own.
+    for listed in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in listed.read_text().split()]
+    return found
 
 
 def alive(pid):

@@ -50,6 +50,19 @@ fn tasks_end_at_their_timeout_and_when_they_are_cancelled() {
     cluster.pytest(&["test_timeouts.py"]);
 }
 
+/// What tasks do works as well in processes of their own.
+#[test]
+fn tasks_run_in_processes_of_their_own() {
+    let mut cluster = Cluster::start(&[], &[]);
+    cluster.add_worker_with(WorkerKind::Ours, &["--task-processes", "--nthreads", "2"]);
+    cluster.pytest(&["test_task_processes.py"]);
+    cluster.add_worker_with(WorkerKind::Ours, &["--task-processes", "--nthreads", "2"]);
+    // It counts values where they are as objects only with threads.
+    let counts = "test_inside_workers.py::test_released_values_leave_the_workers";
+    cluster.pytest(&["test_inside_workers.py", "test_coordination.py", "test_diagnostics.py", "--deselect", counts]);
+    cluster.pytest(&["test_client.py", "-k", "shuffle or bag or joblib or delayed"]);
+}
+
 #[test]
 fn killed_worker_tells_how_its_workers_died() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);

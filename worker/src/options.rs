@@ -107,6 +107,9 @@ pub struct WorkerOptions {
     pub interrupt_cancelled: bool,
     /// How long a task that was interrupted at its `timeout` may go on before its executor is replaced.
     pub interrupt_grace: Duration,
+    /// Whether each Python task that runs has a process of its own, in which neither another task nor what serves its values
+    /// can hold it up; values stay in one process. Tasks with the annotation `executor="processes"` have one anyway.
+    pub task_processes: bool,
     /// The native tasks this worker can run.
     pub registry: Registry,
     /// Recent log records, for `get_logs`.
@@ -197,6 +200,7 @@ impl WorkerOptions {
             story_rows_max: crate::state::STORY_ROWS_MAX_DEFAULT,
             validate: false,
             interrupt_cancelled: true,
+            task_processes: false,
             interrupt_grace: Duration::from_secs_f64(crate::state::INTERRUPT_GRACE_DEFAULT),
             registry: Registry::from_binary()?,
             logs: LogRing::new(),

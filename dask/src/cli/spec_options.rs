@@ -175,6 +175,7 @@ fn of_worker(role: Role, name: &str) -> Option<Way> {
         "drain_grace" => Some(Way::Option("--drain-grace")),
         "interrupt_grace" => Some(Way::Option("--interrupt-grace")),
         "reconnect_grace" => Some(Way::Option("--reconnect-grace")),
+        "task_processes" => Some(Way::Flag("--task-processes", "--no-task-processes")),
         "preload_nanny" => Some(Way::Each("--preload-nanny")),
         "env" => Some(Way::Variables),
         "worker_class" | "reconnect" | "nanny" | "config" | "heartbeat_interval" => Some(Way::Nothing),

@@ -309,6 +309,7 @@ impl Command<'_> {
             tls_files: tls_files.map(|paths| TlsFiles { ca: paths.ca, cert: paths.cert, key: paths.key }),
             death_timeout: plan.death_timeout,
             lifetime: plan.staggered_lifetime(chance()),
+            task_processes: self.args.task_processes,
             interrupt_cancelled: !self.args.no_interrupt_cancelled,
             interrupt_grace: plan.interrupt_grace.unwrap_or(defaults.interrupt_grace),
             reconnect_grace: plan.reconnect_grace.unwrap_or(defaults.reconnect_grace),

@@ -114,6 +114,12 @@ pub struct WorkerArgs {
     /// environment, or python3
     #[arg(long, value_name = "PATH")]
     pub python: Option<String>,
+    /// Give each Python task that runs a process of its own; values stay in one
+    #[arg(long, overrides_with = "no_task_processes")]
+    pub task_processes: bool,
+    /// Run Python tasks in the threads of one process (the default)
+    #[arg(long, overrides_with = "task_processes")]
+    pub no_task_processes: bool,
     /// Log level of dask: debug, info, warning, error
     #[arg(long)]
     pub log_level: Option<String>,

@@ -228,6 +228,7 @@ impl WorkerPlan {
             (args.no_dashboard, "--no-dashboard"),
             (args.lifetime_restart, "--lifetime-restart"),
             (args.no_interrupt_cancelled, "--no-interrupt-cancelled"),
+            (args.task_processes, "--task-processes"),
         ];
         out.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));
         out.extend(args.memory.to_args());

@@ -29,6 +29,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.worker_state_machine import SecedeEvent
 
 from . import tasks
+from .apart import TaskProcesses
 from .away import Holds, Loads
 from .interrupt import Runs
 from .noted import Noted, scatter
@@ -81,6 +82,7 @@ class Worker(upstream.Worker):
         self._make_comms(options["scheduler"], options["tls"])
         self._make_pools(options["nthreads"])
         self.runs = Runs(options["runs"])
+        self.apart = TaskProcesses(self, options["task_processes"])
         self._make_records()
         self.sampler = Sampler(self)
         self.status = Status.running
@@ -201,7 +203,15 @@ class Worker(upstream.Worker):
             return error_message(error)
         finally:
             self.report_handlers()
+            self.apart.start_anew()
         return {"status": "OK"}
+
+    async def upload_file(self, *args, **kwargs):
+        """Puts a file where tasks can import it, in processes of their own too."""
+        try:
+            return await super().upload_file(*args, **kwargs)
+        finally:
+            self.apart.start_anew()
 
     async def plugin_remove(self, name):
         """Tears a worker plugin down."""
@@ -245,15 +255,19 @@ class Worker(upstream.Worker):
     def get_call_stack(self, keys=None):
         """The stacks of running tasks, by key."""
         with self.active_threads_lock:
-            active = dict(self.active_threads)
+            active = {ident: key for ident, key in self.active_threads.items() if keys is None or key in keys}
+        # Those in processes of their own first: that takes longer.
+        stacks = {key: self.apart.stack(ident) for ident, key in active.items()}
         # Without this thread's own frame, whose variables would then refer to itself.
         frames = {ident: frame for ident, frame in sys._current_frames().items() if ident in active}
-        stacks = {}
         while frames:
             ident, frame = frames.popitem()
-            if keys is None or active[ident] in keys:
-                stacks[active[ident]] = profile.call_stack(frame)
-        return stacks
+            stacks[active[ident]] = stacks[active[ident]] or profile.call_stack(frame)
+        return {key: stack for key, stack in stacks.items() if stack}
+
+    def waits(self, ident):
+        """Whether a thread waits for a task in a process of its own."""
+        return self.apart.has(ident)
 
     def has(self, key):
         """Whether a value or an actor of this key is here."""

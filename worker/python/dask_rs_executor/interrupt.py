@@ -28,6 +28,20 @@ class TaskInterrupted(BaseException):
         return CancelledError, self.args
 
 
+class NeedsWorker(Exception):
+    """A task cannot run in a process of its own: it asks for its worker, or has values that cannot be sent."""
+
+
+def raise_in(ident):
+    """Ends what a thread runs."""
+    _set_async_exc(ident, TaskInterrupted)
+
+
+def take_back(ident):
+    """What was to be raised in a thread and was not yet, is not."""
+    _set_async_exc(ident, ctypes.py_object())
+
+
 class Running:
     """One execution, from the moment it is taken in until its outcome is certain."""
 
@@ -48,10 +62,15 @@ class Running:
         with self._runs.lock:
             if self.reason is not None:
                 raise TaskInterrupted
-            self._place = self._runs.note_begin(self)
+            if self._place is None:
+                self._place = self._runs.note_begin(self)
             self._cancel = cancel
-            if cancel is None:
-                self._thread = threading.get_ident()
+            self._thread = threading.get_ident() if cancel is None else None
+
+    def pause(self):
+        """User code does not run now. It ends, or begins anew."""
+        with self._runs.lock:
+            self._thread = self._cancel = None
 
     def interrupt(self, reason, limit):
         """Called with the lock held."""
@@ -61,7 +80,7 @@ class Running:
         if self._cancel is not None:
             self._cancel()
         elif self._thread is not None:
-            _set_async_exc(self._thread, TaskInterrupted)
+            raise_in(self._thread)
 
     def end(self):
         """From here on the thread is not the task's: what was to be raised in it and was not, is taken back."""
@@ -70,7 +89,7 @@ class Running:
                 return
             self._runs.note_end(self, self._place)
             if self.reason is not None and self._thread is not None:
-                _set_async_exc(self._thread, ctypes.py_object())
+                take_back(self._thread)
             self._thread = self._cancel = None
 
     def give_up(self, pool):

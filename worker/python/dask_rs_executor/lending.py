@@ -81,6 +81,19 @@ def started(pid):
         return int(stat.read().rpartition(")")[2].split()[START_FIELD])
 
 
+def probe(secret):
+    """Where ``secret`` is, which `can_read` in another process looks for."""
+    return os.getpid(), _address(secret), len(secret)
+
+
+def can_read(place, secret):
+    """Whether this process may read another's memory, shown by a place of which it knows what is there."""
+    try:
+        return bytes(_copy(*place, is_writable=False)) == secret
+    except (OSError, TypeError):
+        return False
+
+
 def allow_readers():
     """Lets other processes of this user read this one's memory, where the kernel asks for that."""
     if _prctl is not None:
@@ -95,7 +108,7 @@ def lend(worker, message, values, kept):
         data = {}
         while values:
             key, value = values.popitem()
-            data[key] = _in_place(packed(value), kept)
+            data[key] = in_place(packed(value), kept)
         reply = {"pid": os.getpid(), "started": started(os.getpid()), "data": data}
     except Exception as error:
         # The borrower asks for them to be sent instead.
@@ -103,7 +116,8 @@ def lend(worker, message, values, kept):
     worker.link.send({"op": "reply", "id": message["id"], "reply": reply})
 
 
-def _in_place(sealed, kept):
+def in_place(sealed, kept):
+    """A serialised value without its large parts, and where those are, which ``kept`` keeps there."""
     frames, places = [], []
     for index, frame in enumerate(sealed.frames):
         view = ensure_memoryview(frame)
@@ -126,7 +140,7 @@ def borrow(worker, message, kept):
         pid = lent["pid"]
         if started(pid) != lent["started"]:
             raise ProcessLookupError(errno.ESRCH, "the lender is gone")
-        copies = {key: _copied(pid, item["packed"], item["places"]) for key, item in lent["data"].items()}
+        copies = {key: copied(pid, item["packed"], item["places"]) for key, item in lent["data"].items()}
         if started(pid) != lent["started"]:
             raise ProcessLookupError(errno.ESRCH, "the lender is gone")
         kept.update(copies)
@@ -137,7 +151,8 @@ def borrow(worker, message, kept):
     worker.link.send({"op": "reply", "id": message["id"], "reply": reply})
 
 
-def _copied(pid, packed, places):
+def copied(pid, packed, places):
+    """The same value with its large parts copied from another process."""
     frames = list(packed.frames)
     # Of a pickle's parts only the reader of the pickle knows.
     writable = packed.header.get("writeable", ()) if "pickled-obj" not in packed.header else ()

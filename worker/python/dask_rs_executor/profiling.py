@@ -19,10 +19,16 @@ _STOP = os.path.join("dask_rs_executor", "tasks.py")
 
 
 class Sampler:
-    """A thread that looks at every running task now and then and counts the frames it sees."""
+    """A thread that looks at every running task now and then and counts the frames it sees.
 
-    def __init__(self, worker):
+    ``worker`` has the running threads, and tells which of them wait for a task elsewhere. Frames of a file that ends in
+    ``stop`` and what called it do not count. ``turned`` is given each second's trees; otherwise they are kept.
+    """
+
+    def __init__(self, worker, stop=_STOP, turned=None):
         self._worker = worker
+        self._stop = stop
+        self._turned = turned or self._keep
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._recent = {None: profile.create()}
@@ -63,22 +69,38 @@ class Sampler:
 
     def _sample(self):
         with self._worker.active_threads_lock:
-            active = dict(self._worker.active_threads)
+            active = {ident: key for ident, key in self._worker.active_threads.items() if not self._worker.waits(ident)}
         # This function's own frame must not be among them: a reference to itself would keep all the others, and the data
         # their variables hold, until the garbage collector finds them.
         frames = {ident: frame for ident, frame in sys._current_frames().items() if ident in active}
         with self._lock:
             while frames:
                 ident, frame = frames.popitem()
-                profile.process(frame, True, self._recent[None], stop=_STOP)
+                profile.process(frame, True, self._recent[None], stop=self._stop)
                 tree = self._recent.setdefault(key_split(active[ident]), profile.create())
-                profile.process(frame, True, tree, stop=_STOP)
+                profile.process(frame, True, tree, stop=self._stop)
 
     def _turn(self):
         with self._lock:
             if self._recent[None]["count"]:
-                self._history.append((self._now(), self._recent))
-                self._recent = {None: profile.create()}
+                trees, self._recent = self._recent, {None: profile.create()}
+                self._turned(trees)
+
+    def turn(self):
+        """Gives what was counted to whom it is for, now."""
+        # It may have come since, which is for the next time.
+        if self._recent[None]["count"]:
+            self._turn()
+
+    def _keep(self, trees):
+        self._history.append((self._now(), trees))
+
+    def add(self, trees):
+        """Adds what a sampler of another process has counted: trees by prefix."""
+        with self._lock:
+            for key, tree in trees:
+                known = self._recent.get(key)
+                self._recent[key] = profile.merge(known, tree) if known else tree
 
     def _now(self):
         return time.time() + self._worker.scheduler_delay

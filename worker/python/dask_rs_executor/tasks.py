@@ -19,7 +19,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.utils import thread_state
 from distributed.worker import _worker_cvar, dumps_function
 
-from .interrupt import TaskInterrupted
+from .interrupt import NeedsWorker, TaskInterrupted
 from .store import small_copy
 from .wire import Packed, Sealed
 
@@ -38,9 +38,10 @@ def start(worker, message):
         worker.data.take(key, packed)
     message["running"] = worker.runs.new(message["key"], message["run_id"])
     name = (message["annotations"] or {}).get("executor", "default")
-    pool = worker.executors.get(name)
+    # The pool's thread waits for the process.
+    pool = worker.executors.get("default" if name == "processes" else name)
     if pool is None:
-        error = ValueError(f"Invalid executor {name!r}; expected one of: {sorted(worker.executors)}")
+        error = ValueError(f"Invalid executor {name!r}; expected one of: {sorted([*worker.executors, 'processes'])}")
         _fail(worker, message, error, time())
         return
     worker.tell_transition(message["key"], "released", "waiting")
@@ -74,6 +75,12 @@ class Run:
 
 
 def _run_in_thread(worker, message, found):
+    if worker.apart.is_for(message):
+        try:
+            _run_apart(worker, message, found)
+            return
+        except NeedsWorker:
+            pass
     try:
         token = _worker_cvar.set(worker)
         try:
@@ -87,14 +94,8 @@ def _run_in_thread(worker, message, found):
     if getattr(spec, "is_coro", False):
         worker.loop.add_callback(_run_on_loop, worker, message, spec, data)
         return
-    key, ident, running = message["key"], threading.get_ident(), message["running"]
-    worker.tell_transition(key, "ready", "executing")
-    started, cpu_started = time(), thread_time()
-    with worker.active_threads_lock:
-        worker.active_threads[ident] = key
-    worker.sampler.wake()
-    thread_state.start_time, thread_state.key = started, key
-    thread_state.execution_state = worker.execution_state
+    running = message["running"]
+    started, cpu_started = _begin(worker, message), thread_time()
     with _span(message):
         token = _worker_cvar.set(worker)
         try:
@@ -108,19 +109,57 @@ def _run_in_thread(worker, message, found):
         except TaskInterrupted as error:
             # It may have come within the first call of this.
             running.end()
-            _interrupted(worker, message, error, started, spec)
+            _interrupted(worker, message, error.__traceback__.tb_next, started, spec)
         except BaseException as error:
             _fail(worker, message, error, started, spec)
         else:
             _finish(worker, message, value, started, thread_time() - cpu_started)
         finally:
             _worker_cvar.reset(token)
-            del thread_state.start_time, thread_state.key, thread_state.execution_state
-            with worker.active_threads_lock:
-                del worker.active_threads[ident]
-            if running.given_up:
-                # Another thread has taken this one's place in the pool.
-                thread_state.proceed = False
+            _end(worker, running)
+
+
+def _begin(worker, message):
+    """Notes what this thread runs from now on; returns the time."""
+    key, ident = message["key"], threading.get_ident()
+    worker.tell_transition(key, "ready", "executing")
+    started = time()
+    with worker.active_threads_lock:
+        worker.active_threads[ident] = key
+    worker.sampler.wake()
+    thread_state.start_time, thread_state.key = started, key
+    thread_state.execution_state = worker.execution_state
+    return started
+
+
+def _end(worker, running):
+    """It does not run that any more."""
+    del thread_state.start_time, thread_state.key, thread_state.execution_state
+    with worker.active_threads_lock:
+        del worker.active_threads[threading.get_ident()]
+    if running.given_up:
+        # Another thread has taken this one's place in the pool.
+        thread_state.proceed = False
+
+
+def _run_apart(worker, message, found):
+    """Has a task run in a process of its own. Raises NeedsWorker if it is to be run here."""
+    started = _begin(worker, message)
+    try:
+        report = worker.apart.run(message, found)
+        if report["op"] == "finished":
+            _finish_apart(worker, message, report, started)
+        else:
+            _fail_apart(worker, message, report, started)
+    except NeedsWorker:
+        worker.tell_transition(message["key"], "executing", "ready")
+        raise
+    except TaskInterrupted as error:
+        _interrupted(worker, message, users_part(error.__traceback__), started)
+    except Exception as error:
+        _fail(worker, message, error, started)
+    finally:
+        _end(worker, message["running"])
 
 
 async def _run_on_loop(worker, message, spec, data):
@@ -141,7 +180,7 @@ async def _run_on_loop(worker, message, spec, data):
         if running.reason is None:
             _fail(worker, message, error, started, spec)
         else:
-            _interrupted(worker, message, error, started, spec)
+            _interrupted(worker, message, error.__traceback__.tb_next, started, spec)
     except BaseException as error:
         _fail(worker, message, error, started, spec)
     else:
@@ -184,26 +223,36 @@ def _finish(worker, message, value, started, cpu):
         else:
             worker.data[key] = value
             copy = small_copy(value, nbytes)
-        described, name = _type_of(value)
-        report = {
-            "op": "finished",
-            "key": key,
-            "run_id": message["run_id"],
-            "nbytes": nbytes,
-            "type": described,
-            "typename": name,
-            "thread": threading.get_ident(),
-            "start": started,
-            "stop": stopped,
-            "cpu": cpu,
-            "span_id": message["span_id"],
-            "value": copy,
-            "actor": message["actor"],
-        }
+        described, name = type_of(value)
     except Exception as error:
         _fail(worker, message, error, started)
         return
     worker.tell_transition(key, "executing", "memory", nbytes=nbytes, type=type(value))
+    facts = {"nbytes": nbytes, "type": described, "typename": name, "cpu": cpu, "value": copy}
+    _report(worker, message, facts, started, stopped)
+
+
+def _finish_apart(worker, message, report, started):
+    stopped = time()
+    copy = report["copy"] and Sealed(report["copy"].header, report["copy"].frames)
+    worker.data[message["key"]] = report["value"] or Packed(copy.header, copy.frames)
+    worker.tell_transition(message["key"], "executing", "memory", nbytes=report["nbytes"], type=report["typename"])
+    facts = {name: report[name] for name in ("nbytes", "type", "typename", "cpu")}
+    _report(worker, message, {**facts, "value": copy}, started, stopped)
+
+
+def _report(worker, message, facts, started, stopped):
+    report = {
+        "op": "finished",
+        "key": message["key"],
+        "run_id": message["run_id"],
+        "thread": threading.get_ident(),
+        "start": started,
+        "stop": stopped,
+        "span_id": message["span_id"],
+        "actor": message["actor"],
+        **facts,
+    }
     if stopped - started < POST_TASK_SECONDS_MAX and worker.runs.more_of(message["running"].kind):
         worker.link.post(report, stopped)
     else:
@@ -213,7 +262,8 @@ def _finish(worker, message, value, started, cpu):
 _BUILTIN_TYPES = {}
 
 
-def _type_of(value):
+def type_of(value):
+    """The pickled class of a value, and its name."""
     kind = type(value)
     known = _BUILTIN_TYPES.get(kind)
     if known is None:
@@ -231,34 +281,50 @@ def type_pickle(kind):
         return pickle.dumps(kind.__name__)
 
 
-def _interrupted(worker, message, error, started, spec):
+def _interrupted(worker, message, where, started, spec=None):
     """Reports that a task was stopped: as an error if it was over its limit; the scheduler knows of any other reason."""
     running = message["running"]
     if running.limit is None:
-        worker.tell_transition(message["key"], "executing", "released")
-        worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
+        _reschedule(worker, message)
         return
     text = f"task {message['key']!r} was interrupted on worker {worker.address}: {running.reason}"
     try:
-        raise TimeoutError(text).with_traceback(error.__traceback__.tb_next) from None
+        raise TimeoutError(text).with_traceback(where) from None
     except TimeoutError as overdue:
         overdue.__context__ = None
         _fail(worker, message, overdue, started, spec)
 
 
+def _reschedule(worker, message):
+    worker.tell_transition(message["key"], "executing", "released")
+    worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
+
+
 def _fail(worker, message, error, started, spec=None):
     """Reports an error. Called inside the handler of that error, or for one that was never raised."""
-    stopped = time()
     message["running"].end()
     if isinstance(error, Reschedule):
-        worker.tell_transition(message["key"], "executing", "released")
-        worker.link.send({"op": "rescheduled", "key": message["key"], "run_id": message["run_id"]})
+        _reschedule(worker, message)
+    else:
+        _report_error(worker, message, described(error), started, task_repr(spec))
+
+
+def _fail_apart(worker, message, report, started):
+    if report["op"] == "rescheduled":
+        _reschedule(worker, message)
         return
-    report = _described(error)
+    for name in ("exception", "traceback"):
+        if report[name] is not None:
+            report[name] = Sealed(report[name].header, report[name].frames)
+    _report_error(worker, message, report, started, report.pop("task"))
+
+
+def _report_error(worker, message, report, started, task):
+    stopped = time()
     logger.error(
         "Compute Failed\nKey:       %s\nState:     executing\nTask:  %s\nException: %r\nTraceback: %r\n",
         message["key"],
-        _task_repr(spec),
+        task,
         report["exception_text"],
         report["traceback_text"],
     )
@@ -271,22 +337,33 @@ def _fail(worker, message, error, started, spec=None):
         stop=stopped,
         span_id=message["span_id"],
     )
-    described = {name: report[name] for name in ("exception", "traceback", "exception_text", "traceback_text")}
-    worker.tell_transition(message["key"], "executing", "error", **described)
+    facts = {name: report[name] for name in ("exception", "traceback", "exception_text", "traceback_text")}
+    worker.tell_transition(message["key"], "executing", "error", **facts)
     worker.link.send(report)
 
 
-def _task_repr(spec):
+def task_repr(spec):
+    """A task as the log shows it."""
     try:
         return repr(spec)[:TASK_REPR_CHARACTERS_MAX]
     except Exception:
         return "<no repr>"
 
 
-def _described(error):
-    if error.__traceback__ is not None and error.__traceback__.tb_frame.f_code.co_filename == __file__:
-        # This file's frame says nothing about the user's code.
-        error.__traceback__ = error.__traceback__.tb_next
+# Frames of these say nothing about the user's code.
+_RUNNERS = {os.path.join(os.path.dirname(__file__), name) for name in ("tasks.py", "apart.py", "alone.py")}
+
+
+def users_part(traceback):
+    """Where an error of user code was, without the frames of what ran it."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in _RUNNERS:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def described(error):
+    """What clients are told of an error."""
+    error.__traceback__ = users_part(error.__traceback__)
     if sys.exc_info()[1] is error:
         return error_message(error)
     try:

@@ -171,21 +171,16 @@ class LinkHandler(logging.Handler):
             self._busy.now = False
 
 
-class Link:
-    """The socket to the worker process: one thread reads, any thread sends."""
+class Framed:
+    """A socket between processes of one worker: one thread reads, one at a time writes."""
 
     def __init__(self, fd):
         self.sock = socket.socket(fileno=fd)
         self.sock.setblocking(True)
         self._reader = self.sock.makefile("rb", buffering=READ_BUFFER_BYTES)
-        self._queue = collections.deque()
-        self._sending = threading.Lock()
-        self._posted = threading.Event()
-        self._posted_since = 0.0
-        threading.Thread(target=self._send_posted, name="Dask-Worker-Post", daemon=True).start()
 
     def receive(self):
-        """The next batch; raises EOFError when the worker is gone."""
+        """The next batch; raises EOFError when the other process is gone."""
         (size,) = struct.unpack("<Q", self._exactly(8))
         prelude = self._exactly(8)
         (count,) = struct.unpack("<Q", prelude)
@@ -207,6 +202,38 @@ class Link:
                 raise EOFError
             filled += n
         return target
+
+    def write(self, frames):
+        """Sends the frames of one batch."""
+        views = [ensure_memoryview(frame) for frame in frames]
+        lengths = [view.nbytes for view in views]
+        prelude = struct.pack(f"<{len(lengths) + 1}Q", len(lengths), *lengths)
+        head = struct.pack("<Q", len(prelude) + sum(lengths)) + prelude
+        small = [head]
+        for view in views:
+            if view.nbytes <= JOIN_BYTES_MAX:
+                small.append(view)
+            else:
+                self.sock.sendall(b"".join(small))
+                self.sock.sendall(view)
+                small = []
+            if len(small) >= SEND_BUFFERS_MAX:
+                self.sock.sendall(b"".join(small))
+                small = []
+        if small:
+            self.sock.sendall(b"".join(small))
+
+
+class Link(Framed):
+    """The socket to the worker process: any thread sends."""
+
+    def __init__(self, fd):
+        super().__init__(fd)
+        self._queue = collections.deque()
+        self._sending = threading.Lock()
+        self._posted = threading.Event()
+        self._posted_since = 0.0
+        threading.Thread(target=self._send_posted, name="Dask-Worker-Post", daemon=True).start()
 
     def post(self, message, now):
         """Queues one message that can wait for more, which are about to come; ``now`` is the time in seconds."""
@@ -251,25 +278,6 @@ class Link:
         except Exception:
             # One message cannot be packed; the others must not suffer.
             for message in batch:
-                self._write(_encode_alone(message))
+                self.write(_encode_alone(message))
         else:
-            self._write(frames)
-
-    def _write(self, frames):
-        views = [ensure_memoryview(frame) for frame in frames]
-        lengths = [view.nbytes for view in views]
-        prelude = struct.pack(f"<{len(lengths) + 1}Q", len(lengths), *lengths)
-        head = struct.pack("<Q", len(prelude) + sum(lengths)) + prelude
-        small = [head]
-        for view in views:
-            if view.nbytes <= JOIN_BYTES_MAX:
-                small.append(view)
-            else:
-                self.sock.sendall(b"".join(small))
-                self.sock.sendall(view)
-                small = []
-            if len(small) >= SEND_BUFFERS_MAX:
-                self.sock.sendall(b"".join(small))
-                small = []
-        if small:
-            self.sock.sendall(b"".join(small))
+            self.write(frames)

@@ -103,8 +103,8 @@ fn state_of_tasks(state: &crate::state::State) -> (Value, Vec<(Key, f64)>) {
 
 /// The `metrics` map of a heartbeat or registration.
 pub(crate) fn metrics(shared: &Shared, task_counts: Value) -> Value {
-    let python = shared.python().map(|python| python.pid());
-    let sample = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).sample(python);
+    let python = shared.python_pids();
+    let sample = shared.monitor.lock().unwrap_or_else(PoisonError::into_inner).sample(&python);
     let pair =
         |read: &'static str, a: f64, write: &'static str, b: f64| Value::map([(read, a.into()), (write, b.into())]);
     Value::map([

@@ -72,7 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<
             () = shared.growth.is_much() => {}
         }
         shared.growth.measured();
-        let resident = resident_bytes(shared.python().map(|python| python.pid()));
+        let resident = resident_bytes(&shared.python_pids());
         if let Some(spilling) = &shared.spilling {
             spilling.measured(resident);
         }

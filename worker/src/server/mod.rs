@@ -268,6 +268,7 @@ async fn start_python(
         tls,
         preload: options.preload.clone(),
         preload_argv: options.preload_argv.clone(),
+        task_processes: options.task_processes,
     };
     let (path, directory) = (interpreter.path().to_owned(), identity.local_directory.clone());
     // The cell was made a moment ago and only this function fills it.

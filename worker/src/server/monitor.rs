@@ -1,4 +1,4 @@
-//! CPU, memory, descriptors and traffic of this worker (its Python process included), from `/proc`.
+//! CPU, memory, descriptors and traffic of this worker (its Python processes included), from `/proc`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -48,10 +48,10 @@ impl Monitor {
         Monitor { samples: VecDeque::new(), count: 0, last: None }
     }
 
-    /// Measures now. `python` is the Python process's id.
-    pub(crate) fn sample(&mut self, python: Option<u32>) -> Sample {
+    /// Measures now. `python` are the ids of the Python processes.
+    pub(crate) fn sample(&mut self, python: &[u32]) -> Sample {
         let processes: Vec<String> =
-            std::iter::once("self".to_owned()).chain(python.map(|pid| pid.to_string())).collect();
+            std::iter::once("self".to_owned()).chain(python.iter().map(u32::to_string)).collect();
         let totals = Totals {
             cpu_seconds: processes.iter().map(|pid| cpu_seconds(pid)).sum(),
             net: net_bytes(),
@@ -117,13 +117,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Resident memory of this process and the Python process, in bytes.
-pub(crate) fn resident_bytes(python: Option<u32>) -> u64 {
+/// Resident memory of this process and the Python processes, in bytes.
+pub(crate) fn resident_bytes(python: &[u32]) -> u64 {
     let page = rustix::param::page_size() as u64;
     let of =
         |path: String| read(&path).split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     let ours = of("/proc/self/statm".to_owned());
-    let theirs = python.map_or(0, |pid| of(format!("/proc/{pid}/statm")));
+    let theirs: u64 = python.iter().map(|pid| of(format!("/proc/{pid}/statm"))).sum();
     (ours + theirs) * page
 }
 
@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_descriptors() {
         let mut monitor = Monitor::new();
-        let sample = monitor.sample(None);
+        let sample = monitor.sample(&[]);
         assert!(sample.memory > 0 && sample.num_fds > 0);
-        monitor.sample(None);
+        monitor.sample(&[]);
         assert_eq!(monitor.range(1).get("cpu").and_then(Value::as_items).map(<[Value]>::len), Some(1));
         assert_eq!(monitor.count(), 2);
     }

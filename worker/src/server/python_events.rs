@@ -102,6 +102,9 @@ fn take(shared: &Arc<Shared>, message: FromPython) {
         FromPython::Log(Log { created, level, logger, line }) => {
             shared.logs.push(LogRecord { created, level: level_name(&level), logger, line });
         }
+        FromPython::TaskProcesses(it) => {
+            *shared.task_processes.lock().unwrap_or_else(PoisonError::into_inner) = it.pids;
+        }
         FromPython::Close(Close { nanny, reason }) => {
             let end = if nanny { End::Leaving } else { End::Restarting };
             shared.request_close(Closed { reason, end });
@@ -152,7 +155,7 @@ fn finish(shared: &Arc<Shared>, it: Finished) {
 /// Why a result cannot be kept. Small ones always are.
 fn refusal(shared: &Shared, it: &Finished) -> Option<String> {
     let spilling = shared.spilling.as_ref().filter(|_| it.value.is_none())?;
-    spilling.refusal(|| resident_bytes(shared.python().map(|python| python.pid())), it.nbytes)
+    spilling.refusal(|| resident_bytes(&shared.python_pids()), it.nbytes)
 }
 
 fn fail(shared: &Arc<Shared>, it: Erred) {

@@ -99,6 +99,8 @@ pub(crate) struct Shared {
     pub(super) python: RwLock<Option<Arc<Python>>>,
     /// How to start another one.
     pub python_start: OnceLock<PythonStart>,
+    /// The processes in which it runs tasks.
+    pub task_processes: Mutex<Vec<u32>>,
     /// The task that reads what it says.
     pub python_reading: Mutex<Option<Reading>>,
     /// What it was told to run and has not ended.
@@ -168,6 +170,7 @@ impl Shared {
             transfers: options.transfers.clone().unwrap_or_else(Handle::current),
             python: RwLock::default(),
             python_start: OnceLock::new(),
+            task_processes: Mutex::default(),
             python_reading: Mutex::default(),
             python_runs: Mutex::default(),
             overdue: Mutex::default(),
@@ -280,6 +283,12 @@ impl Shared {
     /// The Python process.
     pub(crate) fn python(&self) -> Option<Arc<Python>> {
         self.python.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The Python process and those in which it runs tasks.
+    pub(crate) fn python_pids(&self) -> Vec<u32> {
+        let tasks = self.task_processes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.python().map(|python| python.pid()).into_iter().chain(tasks.iter().copied()).collect()
     }
 
     /// The serialised forms of these values; keys not here are left out. Waits for Python or the disk only where it must.

@@ -164,7 +164,7 @@ impl Spilling {
     fn excess(&self, shared: &Shared) -> i64 {
         let mut excess = self.over_target(&shared.store);
         if let (Some((_, until)), true) = (self.resident, self.oversized.load(Ordering::Relaxed)) {
-            let resident = resident_bytes(shared.python().map(|python| python.pid()));
+            let resident = resident_bytes(&shared.python_pids());
             if resident > until {
                 excess = excess.max(i64::try_from(resident - until).unwrap_or(i64::MAX));
             } else {
@@ -247,7 +247,7 @@ fn warn_unmanaged(shared: &Shared, spilling: &Spilling, warned: &mut Option<Inst
         return;
     }
     *warned = Some(Instant::now());
-    let resident = resident_bytes(shared.python().map(|python| python.pid()));
+    let resident = resident_bytes(&shared.python_pids());
     let managed = u64::try_from(shared.store.nbytes_in_memory()).unwrap_or(0);
     warn!(
         target: "distributed.worker.memory",

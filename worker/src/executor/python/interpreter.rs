@@ -9,9 +9,11 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 14] = [
+const SOURCES: [(&str, &str); 16] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
+    ("alone.py", include_str!("../../../python/dask_rs_executor/alone.py")),
+    ("apart.py", include_str!("../../../python/dask_rs_executor/apart.py")),
     ("away.py", include_str!("../../../python/dask_rs_executor/away.py")),
     ("calls.py", include_str!("../../../python/dask_rs_executor/calls.py")),
     ("facade.py", include_str!("../../../python/dask_rs_executor/facade.py")),

@@ -50,6 +50,8 @@ pub(crate) struct Introduction {
     pub tls: Option<TlsPaths>,
     pub preload: Vec<String>,
     pub preload_argv: Vec<String>,
+    /// Whether tasks run in processes of their own.
+    pub task_processes: bool,
 }
 
 /// To the Python process.
@@ -156,6 +158,7 @@ pub(crate) enum FromPython {
     LogEvent(dask_protocol::message::LogEvent),
     Handlers(Handlers),
     Log(Log),
+    TaskProcesses(TaskProcesses),
     Close(Close),
 }
 
@@ -253,6 +256,12 @@ pub(crate) struct Handlers {
     pub stream: Vec<String>,
 }
 
+/// The processes in which it runs tasks now.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskProcesses {
+    pub pids: Vec<u32>,
+}
+
 /// A log record of Python's `distributed` loggers, as printed there.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Log {
@@ -291,6 +300,7 @@ impl StreamMessage for FromPython {
             "log-event" => FromPython::LogEvent(read(from)?),
             "handlers" => FromPython::Handlers(read(from)?),
             "log" => FromPython::Log(read(from)?),
+            "task_processes" => FromPython::TaskProcesses(read(from)?),
             "close" => FromPython::Close(read(from)?),
             other => return Err(DecodeError::Body(format!("unknown op {other:?} from the Python process"))),
         })
@@ -311,6 +321,7 @@ impl StreamMessage for FromPython {
             FromPython::LogEvent(_) => "log-event",
             FromPython::Handlers(_) => "handlers",
             FromPython::Log(_) => "log",
+            FromPython::TaskProcesses(_) => "task_processes",
             FromPython::Close(_) => "close",
         }
     }
