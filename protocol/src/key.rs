@@ -68,6 +68,14 @@ impl Key {
         }
     }
 
+    /// The integer that this key equals, if there is one.
+    pub(crate) fn integer(&self) -> Option<i64> {
+        match self.0.number() {
+            Some(Number::Int(i)) => Some(i),
+            Some(Number::UInt(_) | Number::FloatBits(_)) | None => None,
+        }
+    }
+
     /// A float key.
     pub fn float(f: f64) -> Key {
         Key(Repr::Float(f))

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod message;
 pub mod nanny_link;
 pub mod native;
+mod near_hash;
 mod pack;
 pub mod payload;
 pub mod pickle;

@@ -1,14 +1,13 @@
 //! Records by slot and by key: the tasks of a scheduler and of a worker.
 
-use std::hash::BuildHasher;
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
 use hashbrown::hash_table::{Entry, HashTable};
-use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use crate::key::Key;
+use crate::near_hash::near_hash;
 
 /// Tables of fewer entries keep their memory whatever is taken out of them.
 pub const SMALL_TABLE: usize = 4096;
@@ -46,10 +45,6 @@ impl<I, T> Default for KeyedSlots<I, T> {
     }
 }
 
-fn hash(key: &Key) -> u64 {
-    FxBuildHasher.hash_one(key)
-}
-
 fn key_at<T: Keyed>(slots: &Slab<T>, number: u32) -> &Key {
     slots[number as usize].key()
 }
@@ -72,7 +67,7 @@ impl<I: Slot, T: Keyed> KeyedSlots<I, T> {
 
     /// The slot of the record with this key.
     pub fn id(&self, key: &Key) -> Option<I> {
-        let number = self.numbers.find(hash(key), |number| key_at(&self.slots, *number) == key)?;
+        let number = self.numbers.find(near_hash(key), |number| key_at(&self.slots, *number) == key)?;
         Some(I::from_index(*number as usize))
     }
 
@@ -94,7 +89,7 @@ impl<I: Slot, T: Keyed> KeyedSlots<I, T> {
     /// Makes room for `additional` more.
     pub fn reserve(&mut self, additional: usize) {
         let slots = &self.slots;
-        self.numbers.reserve(additional, |number| hash(key_at(slots, *number)));
+        self.numbers.reserve(additional, |number| near_hash(key_at(slots, *number)));
         self.slots.reserve(additional);
     }
 
@@ -102,7 +97,7 @@ impl<I: Slot, T: Keyed> KeyedSlots<I, T> {
     pub fn get_or_insert_with(&mut self, key: &Key, make: impl FnOnce() -> T) -> (I, bool) {
         let slots = &mut self.slots;
         let is_key = |number: &u32| key_at(slots, *number) == key;
-        match self.numbers.entry(hash(key), is_key, |number| hash(key_at(slots, *number))) {
+        match self.numbers.entry(near_hash(key), is_key, |number| near_hash(key_at(slots, *number))) {
             Entry::Occupied(entry) => (I::from_index(*entry.get() as usize), false),
             Entry::Vacant(entry) => {
                 let index = slots.insert(make());
@@ -122,7 +117,7 @@ impl<I: Slot, T: Keyed> KeyedSlots<I, T> {
     pub fn remove(&mut self, id: I) -> T {
         let record = self.slots.remove(id.index());
         let is_slot = |number: &u32| *number as usize == id.index();
-        if let Ok(entry) = self.numbers.find_entry(hash(record.key()), is_slot) {
+        if let Ok(entry) = self.numbers.find_entry(near_hash(record.key()), is_slot) {
             entry.remove();
         }
         self.shrink();
@@ -140,7 +135,7 @@ impl<I: Slot, T: Keyed> KeyedSlots<I, T> {
         if few {
             self.slots.shrink_to_fit();
             let slots = &self.slots;
-            self.numbers.shrink_to(2 * slots.len(), |number| hash(key_at(slots, *number)));
+            self.numbers.shrink_to(2 * slots.len(), |number| near_hash(key_at(slots, *number)));
             // A record in one of the last slots may have prevented it. Half as many may be worth another look.
             self.sparse = self.slots.len() / 2;
         }
