@@ -146,6 +146,13 @@ def test_a_crash_costs_its_task_alone(client, tmp_path):
     assert list(kept.result()) == list(range(10))
 
 
+def test_a_process_that_is_killed_between_tasks_is_not_missed(client, tmp_path):
+    for pid in client.gather([client.submit(meet, tmp_path, 2, pure=False) for _ in range(2)]):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: not alive(pid))
+    assert len(set(client.gather(client.map(process, range(10), pure=False)))) >= 1
+
+
 def test_timeouts_and_cancelling(client, tmp_path):
     before = workers_process(client)
     with dask.annotate(timeout="500ms"):
@@ -161,7 +168,9 @@ def test_timeouts_and_cancelling(client, tmp_path):
     unwanted = client.submit(loop_for_ever, started)
     eventually(started.exists)
     unwanted.cancel()
-    assert len(set(client.gather([client.submit(meet, tmp_path, 4, pure=False) for _ in range(2)]))) == 2
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    assert len(set(client.gather([client.submit(meet, meeting, 2, pure=False) for _ in range(2)]))) == 2
     assert workers_process(client) == before
 
 

@@ -114,10 +114,12 @@ class TaskProcesses:
     def _take(self):
         ident = threading.get_ident()
         with self._lock:
-            process = self._idle.pop() if self._idle else None
-            if process is not None:
-                self._busy[ident] = process
-                return process
+            while self._idle:
+                process = self._idle.pop()
+                # What has killed it while it had no task is nobody's fault.
+                if process.is_alive():
+                    self._busy[ident] = process
+                    return process
             generation = self._generation
         process = TaskProcess(self._worker, generation)
         with self._lock:
@@ -177,6 +179,10 @@ class TaskProcess:
         self._is_introduced = False
         # Whether large parts of values are read from the other's memory.
         self._in_place = False
+
+    def is_alive(self):
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def run(self, message, found):
         """Sends a task with its inputs, waits, and takes its result over."""
