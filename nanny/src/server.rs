@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use dask_protocol::comm::{CommConfig, ConnectionPool, Listener};
 use dask_protocol::logs::LogRing;
+use dask_protocol::memory_watch::look_away;
 use dask_protocol::{Address, CommError};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -23,8 +24,6 @@ use crate::state::{Config, State, Status};
 
 /// `distributed.worker.memory.terminate`.
 pub const TERMINATE_FRACTION: f64 = 0.95;
-/// `distributed.worker.memory.monitor-interval`.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 /// How far apart the figures are that go with the report of a worker's death, and how many: the last ten seconds.
 const MEMORY_CURVE_SECONDS: f64 = 0.5;
 const MEMORY_CURVE_MAX: usize = 20;
@@ -129,7 +128,7 @@ impl Nanny {
             }),
             scheduler: options.scheduler,
             command,
-            watches_memory: options.memory_limit.is_some() && options.terminate_fraction.is_some(),
+            terminate_bytes: terminate_bytes(options.memory_limit, options.terminate_fraction),
             pool,
             desk: Arc::clone(&desk),
             inbox,
@@ -209,12 +208,23 @@ async fn listen(options: &NannyOptions) -> Result<Listener, NannyError> {
     Err(refused)
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of the limit"
+)]
+fn terminate_bytes(limit: Option<u64>, fraction: Option<f64>) -> Option<u64> {
+    Some((limit? as f64 * fraction?) as u64)
+}
+
 /// Owns the state and does what it says.
 struct Driver {
     state: State,
     scheduler: Address,
     command: WorkerCommand,
-    watches_memory: bool,
+    /// What the worker's processes may use together.
+    terminate_bytes: Option<u64>,
     pool: ConnectionPool,
     desk: Arc<Desk>,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -243,8 +253,7 @@ impl Driver {
 
     async fn run(mut self, listener: Listener) {
         let accepting = tokio::spawn(accept(listener, Arc::clone(&self.desk), self.tasks.clone()));
-        let mut memory = interval(MEMORY_INTERVAL);
-        memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_look = Instant::now();
         let mut watched: Option<Tree> = None;
         let mut end = self.handle(Event::Start);
         while end.is_none() {
@@ -252,13 +261,16 @@ impl Driver {
             let event = tokio::select! {
                 event = self.inbox.recv() => event.expect("the desk keeps a sender"),
                 () = sleep_until(self.started + timeout.unwrap_or_default()), if timeout.is_some() => Event::Timeout,
-                _ = memory.tick(), if self.watches_memory && self.process.is_some() => {
+                () = sleep_until(next_look), if self.terminate_bytes.is_some() && self.process.is_some() => {
                     let pid = self.process.as_ref().map_or(0, WorkerProcess::id);
                     let tree = match &mut watched {
                         Some(tree) if tree.pid() == pid => tree,
                         other => other.insert(Tree::of(pid)),
                     };
-                    let Some(rss) = tree.resident_bytes() else { continue };
+                    let found = tree.resident_bytes();
+                    let headroom = self.terminate_bytes.unwrap_or_default().saturating_sub(found.unwrap_or(u64::MAX));
+                    next_look = Instant::now() + look_away(headroom);
+                    let Some(rss) = found else { continue };
                     self.note_memory(rss);
                     Event::Memory { pid, rss }
                 }

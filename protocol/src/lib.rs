@@ -12,6 +12,7 @@ pub mod frame;
 pub mod key;
 mod key_text;
 pub mod logs;
+pub mod memory_watch;
 pub mod message;
 pub mod nanny_link;
 pub mod native;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use dask_protocol::frame::keep_unused_at_most;
+use dask_protocol::memory_watch::look_away;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -13,8 +14,6 @@ use super::monitor::resident_bytes;
 use super::shared::{Shared, stimulus};
 use crate::state::Event;
 
-/// As `distributed.worker.memory.monitor-interval`.
-const INTERVAL: Duration = Duration::from_millis(100);
 /// Values of this share of the limit lead to a measurement at once: some tasks fill a worker faster than it is looked at.
 const GROWTH_SHARE: i64 = 64;
 /// A paused worker goes on below this share of the fraction at which it pauses, so that it does not do so ten times a second.
@@ -60,15 +59,16 @@ impl Growth {
 }
 
 /// Watches until the worker stops.
-pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<f64>) {
+pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause: Option<f64>, spill: Option<f64>) {
     keep_unused(limit, UNUSED_SHARE);
-    let pause_fraction = pause_fraction.unwrap_or(f64::INFINITY);
+    let [pause_fraction, spill_fraction] = [pause, spill].map(|fraction| fraction.unwrap_or(f64::INFINITY));
     let mut paused = false;
     let mut stuck = Stuck::default();
+    let mut headroom = 0;
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(look_away(headroom)) => {}
             () = shared.growth.is_much() => {}
         }
         shared.growth.measured();
@@ -77,6 +77,7 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause_fraction: Option<
             spilling.measured(resident);
         }
         let fraction = fraction_of(resident, limit);
+        headroom = below(limit, pause_fraction.min(spill_fraction), resident);
         if !paused && fraction > pause_fraction {
             paused = true;
             keep_unused(limit, UNUSED_SHARE_PAUSED);
@@ -123,6 +124,17 @@ impl Stuck {
         self.times += 1;
         true
     }
+}
+
+/// Bytes that are missing to a fraction of the limit.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a size that decides when to look again"
+)]
+fn below(limit: u64, fraction: f64, resident: u64) -> u64 {
+    ((limit as f64 * fraction) as u64).saturating_sub(resident)
 }
 
 fn keep_unused(limit: u64, share: u64) {

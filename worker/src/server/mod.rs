@@ -313,7 +313,7 @@ async fn run(
     tokio::spawn(heartbeat::keep_alive(Arc::clone(&shared)));
     tokio::spawn(watch_loop(Arc::clone(&shared)));
     if let Some(limit) = options.memory_limit {
-        tokio::spawn(memory::run(Arc::clone(&shared), limit, options.memory.pause));
+        tokio::spawn(memory::run(Arc::clone(&shared), limit, options.memory.pause, options.memory.spill));
     }
     tokio::spawn(spilling::run(Arc::clone(&shared)));
     if let Some(lifetime) = options.lifetime {
