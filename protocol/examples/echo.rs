@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run -p dask-protocol --example echo -- tcp://127.0.0.1:8790
+//! cargo run -p dask-protocol --example echo -- ws://127.0.0.1:8790
 //! cargo run -p dask-protocol --example echo -- tls://127.0.0.1:8790 CA.pem CERT.pem KEY.pem
 //! ```
 

@@ -29,6 +29,9 @@ pub enum DecodeError {
     /// A frame prefix that contradicts the frame table.
     #[error("malformed frame table: {0}")]
     FrameTable(&'static str),
+    /// A WebSocket frame that no dask peer sends.
+    #[error("malformed WebSocket frame: {0}")]
+    WebSocket(String),
     /// The connection ended, and a message had begun.
     #[error("the connection ended inside a message")]
     Truncated,

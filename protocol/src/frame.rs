@@ -13,13 +13,13 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{CommError, DecodeError};
+pub use crate::large_frame::FrameRoom;
+use crate::large_frame::LargeFrame;
 use crate::message::Message;
-use crate::region::{REGION_BYTES_MAX, REGION_BYTES_MIN, Region};
 pub use crate::region::{give_back_unused, keep_unused_at_most};
 
 /// Most frames one message may have: two per value for two million values in one `gather`.
@@ -40,8 +40,6 @@ pub const OWN_MEMORY_BYTES_MIN: usize = 64 << 10;
 const DETACH_BYTES_MIN: usize = 64 << 10;
 /// Frames below this size are copied next to their neighbours before writing; larger ones are written in place.
 const COPY_BYTES_MAX: usize = 16 << 10;
-
-const EXCEEDS_MEMORY: DecodeError = DecodeError::FrameTable("a frame exceeds memory");
 
 const WORD: usize = size_of::<u64>();
 
@@ -88,107 +86,6 @@ enum State {
 impl State {
     fn frames(lengths: Vec<usize>) -> State {
         State::Frames { frames: Vec::with_capacity(lengths.len()), lengths, large: None }
-    }
-}
-
-/// A frame that is read into memory of its own.
-#[derive(Debug)]
-struct LargeFrame {
-    memory: Memory,
-    bytes: usize,
-}
-
-/// Memory of one frame.
-#[derive(Debug)]
-enum Memory {
-    /// It grows with what arrives.
-    Growing(Vec<u8>),
-    /// All of it, of which so many bytes have arrived.
-    Region(Region, usize),
-}
-
-impl LargeFrame {
-    fn new(bytes: usize) -> Result<LargeFrame, DecodeError> {
-        let memory = if (REGION_BYTES_MIN..=REGION_BYTES_MAX).contains(&bytes) {
-            Memory::Region(Region::new(bytes).map_err(|_| EXCEEDS_MEMORY)?, 0)
-        } else {
-            Memory::Growing(Vec::new())
-        };
-        Ok(LargeFrame { memory, bytes })
-    }
-
-    fn missing(&self) -> usize {
-        match &self.memory {
-            Memory::Growing(data) => self.bytes - data.len(),
-            Memory::Region(_, arrived) => self.bytes - arrived,
-        }
-    }
-
-    /// Makes room for some of what is missing.
-    fn make_room(&mut self) -> Result<(), DecodeError> {
-        let missing = self.missing();
-        match &mut self.memory {
-            Memory::Growing(data) if data.capacity() == data.len() => {
-                let trusted = missing.min(data.len().max(REGION_BYTES_MAX));
-                data.try_reserve_exact(trusted).map_err(|_| EXCEEDS_MEMORY)
-            }
-            Memory::Growing(_) | Memory::Region(..) => Ok(()),
-        }
-    }
-
-    /// Takes what has been read already.
-    fn fill(&mut self, src: &mut BytesMut) -> Result<(), DecodeError> {
-        while self.missing() > 0 && !src.is_empty() {
-            self.make_room()?;
-            let mut room = FrameRoom { frame: self };
-            let step = room.remaining_mut().min(src.len());
-            room.put_slice(&src[..step]);
-            src.advance(step);
-        }
-        self.make_room()
-    }
-
-    fn finish(self) -> Bytes {
-        match self.memory {
-            Memory::Growing(data) => Bytes::from(data),
-            Memory::Region(region, _) => Bytes::from_owner(region),
-        }
-    }
-}
-
-/// Where the next bytes of a large frame belong: its memory, limited to what is missing.
-#[derive(Debug)]
-pub struct FrameRoom<'a> {
-    frame: &'a mut LargeFrame,
-}
-
-// SAFETY: what counts as written is what `advance_mut` was told: a vector counts its own bytes, and the bytes of a region are
-// initialised from the start; `remaining_mut` never exceeds what `chunk_mut` hands out.
-unsafe impl BufMut for FrameRoom<'_> {
-    fn remaining_mut(&self) -> usize {
-        match &self.frame.memory {
-            Memory::Growing(data) => (data.capacity() - data.len()).min(self.frame.missing()),
-            Memory::Region(..) => self.frame.missing(),
-        }
-    }
-
-    unsafe fn advance_mut(&mut self, count: usize) {
-        assert!(count <= self.remaining_mut(), "a frame is not written beyond its end");
-        match &mut self.frame.memory {
-            // SAFETY: so many bytes behind its end are its own (asserted above), and the caller has written them.
-            Memory::Growing(data) => unsafe { data.advance_mut(count) },
-            Memory::Region(_, arrived) => *arrived += count,
-        }
-    }
-
-    fn chunk_mut(&mut self) -> &mut UninitSlice {
-        let room = self.remaining_mut();
-        match &mut self.frame.memory {
-            // A vector without spare room would grow.
-            Memory::Growing(_) if room == 0 => UninitSlice::new(&mut []),
-            Memory::Growing(data) => &mut data.chunk_mut()[..room],
-            Memory::Region(region, arrived) => UninitSlice::new(&mut region.as_mut()[*arrived..]),
-        }
     }
 }
 
@@ -285,7 +182,7 @@ impl FrameCodec {
     /// missing. Otherwise they belong into the buffer that is given to [`FrameCodec::decode`].
     pub fn large_frame(&mut self) -> Option<FrameRoom<'_>> {
         match &mut self.state {
-            State::Frames { large: Some(frame), .. } => Some(FrameRoom { frame }),
+            State::Frames { large: Some(frame), .. } => Some(frame.room()),
             State::Head | State::Table { .. } | State::Frames { .. } | State::Rest { .. } => None,
         }
     }
@@ -327,7 +224,7 @@ impl FrameCodec {
     }
 }
 
-fn limit(what: &'static str, actual: u64, limit: u64) -> Result<(), DecodeError> {
+pub(crate) fn limit(what: &'static str, actual: u64, limit: u64) -> Result<(), DecodeError> {
     if actual > limit { Err(DecodeError::TooLarge { what, actual, limit }) } else { Ok(()) }
 }
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod frame;
 pub mod key;
 mod key_text;
+mod large_frame;
 pub mod logs;
 pub mod memory_watch;
 pub mod message;

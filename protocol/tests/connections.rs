@@ -20,7 +20,11 @@ async fn listener(config: &CommConfig) -> Listener {
 }
 
 async fn pair(config: &CommConfig) -> (Comm, Comm) {
-    let listener = listener(config).await;
+    pair_over(if config.tls.is_some() { "tls" } else { "tcp" }, config).await
+}
+
+async fn pair_over(scheme: &str, config: &CommConfig) -> (Comm, Comm) {
+    let listener = Listener::bind(&any_port(scheme), config).await.expect("a free port");
     let address = listener.local_address();
     let accept = async { listener.accept().await.expect("accepts").handshake().await };
     let (client, server) = tokio::join!(Comm::connect(&address, config), accept);
@@ -60,9 +64,10 @@ fn temporary_tls() -> CommConfig {
 }
 
 #[tokio::test]
-async fn messages_arrive_as_sent_over_tcp_and_tls() {
-    for config in [CommConfig::default(), temporary_tls()] {
-        let (mut client, mut server) = pair(&config).await;
+async fn messages_arrive_as_sent_over_every_transport() {
+    for scheme in ["tcp", "tls", "ws", "wss"] {
+        let (mut client, mut server) = pair_over(scheme, &temporary_tls()).await;
+        assert_eq!((client.peer().scheme(), server.peer().scheme()), (scheme, scheme));
         for bulk in [0, 100, 3_000_000] {
             let body = rich_body(bulk);
             let sent = message(&body);
@@ -118,6 +123,8 @@ async fn unusable_addresses_say_why() {
     for (address, config, reason) in [
         ("tcp://127.0.0.1:1", &strict, "encryption is required"),
         ("tls://127.0.0.1:1", &plain, "needs certificates"),
+        ("ws://127.0.0.1:1", &strict, "use wss://"),
+        ("wss://127.0.0.1:1", &plain, "needs certificates"),
         ("ucx://127.0.0.1:1", &plain, "unknown scheme"),
     ] {
         let address = Address::from(address);
@@ -150,11 +157,16 @@ async fn a_peer_that_starts_listening_later_is_reached() {
 
 #[tokio::test]
 async fn half_a_handshake_times_out_and_others_are_served_meanwhile() {
-    let config = CommConfig { handshake_timeout: Duration::from_millis(50), ..CommConfig::default() };
-    let listener = listener(&config).await;
+    half_a_handshake("tcp", &[58, 0, 0]).await;
+    half_a_handshake("ws", b"GET / HTTP/1.1\r\n").await;
+}
+
+async fn half_a_handshake(scheme: &str, half: &[u8]) {
+    let config = CommConfig { handshake_timeout: Duration::from_millis(200), ..CommConfig::default() };
+    let listener = Listener::bind(&any_port(scheme), &config).await.expect("a free port");
     let address = listener.local_address();
     let mut silent = TcpStream::connect(address.host_port()).await.expect("connects");
-    silent.write_all(&[58, 0, 0]).await.expect("writes");
+    silent.write_all(half).await.expect("writes");
     let slow = listener.accept().await.expect("accepts").handshake();
     let quick = async {
         let accept = async { listener.accept().await.expect("accepts").handshake().await };

@@ -146,6 +146,8 @@ pub struct Cluster {
     pub workers: Vec<Process>,
     /// The scheduler's process.
     pub scheduler: Process,
+    /// Variables of workers that are added, and of pytest.
+    pub variables: Vec<(String, String)>,
     python: PathBuf,
 }
 
@@ -173,7 +175,7 @@ impl Cluster {
         let scheduler = Process::start("scheduler", &mut command);
         let line = scheduler.line_with("Scheduler at:");
         let address = line.split_whitespace().last().expect("the line ends in the address").to_owned();
-        let mut cluster = Cluster { address, workers: Vec::new(), scheduler, python };
+        let mut cluster = Cluster { address, workers: Vec::new(), scheduler, variables: Vec::new(), python };
         for kind in workers {
             cluster.add_worker(*kind);
         }
@@ -208,7 +210,7 @@ impl Cluster {
                 command.args([option, default]);
             }
         }
-        command.args(arguments).env("PYTHONPATH", programs());
+        command.args(arguments).env("PYTHONPATH", programs()).envs(self.variables.iter().cloned());
         let worker = Process::start(&format!("{kind:?} worker {}", self.workers.len()), &mut command);
         worker.line_with("Registered to:");
         self.workers.push(worker);
@@ -229,6 +231,7 @@ impl Cluster {
             .env("DASK_TEST_SCHEDULER_PID", self.scheduler.id().to_string())
             .env("DASK_TEST_WORKER_PIDS", workers.join(","))
             .env("DASK_TEST_WORKER_BINARY", binary("dask-worker"))
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .output()
             .expect("the environment's python starts");

@@ -42,6 +42,30 @@ fn a_python_client_on_one_worker_of_each() {
 }
 
 #[test]
+fn a_python_client_and_workers_of_either_make_on_websockets() {
+    let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Upstream], &["--protocol", "ws"]);
+    cluster.pytest(&["test_websockets.py"]);
+    let log = cluster.scheduler.log();
+    for reason in ["does not speak HTTP", "a page of another origin", "a text frame"] {
+        let line = log.lines().find(|line| line.contains(reason)).unwrap_or_else(|| panic!("{reason:?} in\n{log}"));
+        assert!(line.contains("Closing connection from ws://127.0.0.1:"), "{line}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_python_client_and_workers_of_either_make_on_encrypted_websockets() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let made = directory.path().join("tls");
+    let path = |name: &str| made.join(name).to_str().expect("a path in UTF-8").to_owned();
+    let mut cluster = Cluster::start(&[], &["--protocol", "wss", "--auto-tls", made.to_str().expect("UTF-8")]);
+    cluster.variables = vec![("DASK_CONFIG".to_owned(), path("dask.yaml"))];
+    cluster.add_worker(WorkerKind::Ours);
+    cluster.add_worker(WorkerKind::Upstream);
+    cluster.pytest(&["test_websockets.py"]);
+}
+
+#[test]
 fn tasks_end_at_their_timeout_and_when_they_are_cancelled() {
     let mut cluster = Cluster::start(&[], &[]);
     for _ in 0..2 {

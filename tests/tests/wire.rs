@@ -88,6 +88,15 @@ async fn upstream_calls_us_over_tls() {
     is_called(&address, &["none", &temporary.pem("cert"), &temporary.pem("cert"), &temporary.pem("key")]).await;
 }
 
+#[tokio::test]
+async fn upstream_calls_us_over_websockets() {
+    let address = serve("ws://127.0.0.1:0", &CommConfig::default()).await;
+    is_called(&address, &["none"]).await;
+    let temporary = Temporary::new();
+    let address = serve("wss://127.0.0.1:0", &temporary.config()).await;
+    is_called(&address, &["none", &temporary.pem("cert"), &temporary.pem("cert"), &temporary.pem("key")]).await;
+}
+
 /// What `Security.temporary()` makes: one self-signed certificate as the authority and as everybody's own.
 struct Temporary(tempfile::TempDir);
 
@@ -163,8 +172,20 @@ async fn we_call_upstream_over_tls() {
 }
 
 #[tokio::test]
+async fn we_call_upstream_over_websockets() {
+    calls(&Upstream::start(&["ws"]).await, CommConfig::default()).await;
+    let temporary = Temporary::new();
+    let (cert, key) = (temporary.pem("cert"), temporary.pem("key"));
+    calls(&Upstream::start(&["wss", &cert, &cert, &key]).await, temporary.config()).await;
+}
+
+#[tokio::test]
 async fn we_stream_with_upstream() {
-    let upstream = Upstream::start(&["tcp"]).await;
+    stream(&Upstream::start(&["tcp"]).await).await;
+    stream(&Upstream::start(&["ws"]).await).await;
+}
+
+async fn stream(upstream: &Upstream) {
     let mut comm = Comm::connect(&upstream.address, &CommConfig::default()).await.expect("connects");
     comm.send_value(&Value::map([("op", "stream".into()), ("reply", false.into())])).await.expect("sent");
     let (mut reader, mut writer) = comm.split();

@@ -3,6 +3,7 @@
 use dask_protocol::Address;
 
 use super::system::interface_ip;
+use crate::config::SCHEMES;
 
 /// What the user said about where to listen.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +14,7 @@ pub struct Where<'a> {
     pub port: Option<u16>,
     /// A network interface instead of a host.
     pub interface: Option<&'a str>,
-    /// `tcp` or `tls`, with or without `://`; wins over the scheme of `host`.
+    /// `tcp`, `tls`, `ws` or `wss`, with or without `://`; wins over the scheme of `host`.
     pub protocol: Option<&'a str>,
 }
 
@@ -42,10 +43,10 @@ impl Where<'_> {
 /// # Errors
 /// Naming those that can.
 pub fn supported(scheme: &str) -> Result<&str, String> {
-    match scheme {
-        "tcp" | "tls" => Ok(scheme),
-        _ => Err(format!("protocol {scheme:?} is not supported; use tcp or tls")),
+    if SCHEMES.contains(&scheme) {
+        return Ok(scheme);
     }
+    Err(format!("protocol {scheme:?} is not supported; use one of {}", SCHEMES.join(", ")))
 }
 
 fn split_port(rest: &str) -> Result<(&str, Option<u16>), String> {
@@ -113,6 +114,7 @@ mod tests {
             ("::1", "tcp://[::1]:8786"),
             ("[::1]:99", "tcp://[::1]:99"),
             ("tcp://[::]", "tcp://[::]:8786"),
+            ("ws://node", "ws://node:8786"),
         ];
         for (host, expected) in cases {
             assert_eq!(listen(&Where { host: Some(host), ..Where::default() }).as_deref(), Ok(expected), "{host}");
@@ -135,6 +137,7 @@ mod tests {
         let complete = |text, scheme| scheduler_address(text, scheme).map(|address| address.as_str().to_owned());
         assert_eq!(complete("host", "tcp").as_deref(), Ok("tcp://host:8786"));
         assert_eq!(complete("host:99", "tls").as_deref(), Ok("tls://host:99"));
+        assert_eq!(complete("wss://host", "tcp").as_deref(), Ok("wss://host:8786"));
         assert_eq!(complete("tcp://host:99", "tls").as_deref(), Ok("tcp://host:99"));
         assert!(complete("inproc://x", "tcp").is_err());
         assert!(complete("", "tcp").is_err());

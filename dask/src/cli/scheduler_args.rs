@@ -23,7 +23,7 @@ pub struct SchedulerArgs {
     /// Preferred network interface like 'eth0' or 'ib0'
     #[arg(long)]
     pub interface: Option<String>,
-    /// Protocol: tcp or tls; a comma list together with as many ports
+    /// Protocol: tcp, tls, ws or wss; a comma list together with as many ports
     #[arg(long)]
     pub protocol: Option<String>,
     #[command(flatten)]
@@ -198,6 +198,7 @@ mod tests {
     fn lists_of_protocols_and_ports_go_together() {
         assert_eq!(listen(&["--protocol=tcp,tls", "--port=1,2"]), ["tcp://:1", "tls://:2"]);
         assert_eq!(listen(&["--protocol=tcp,tls"]), ["tcp://:8786", "tls://:0"]);
+        assert_eq!(listen(&["--protocol=tcp,ws://", "--port=1,2"]), ["tcp://:1", "ws://:2"]);
         for line in [&["--protocol=tcp", "--port=1,2"], &["--protocol=tcp,tls", "--port=1"]] {
             assert!(plan(line).expect_err("lengths differ").contains("equal length"));
         }

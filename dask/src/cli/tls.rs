@@ -4,7 +4,7 @@ use clap::Args;
 use dask_protocol::comm::{CommConfig, PageTls, TlsConfig, TlsVersions};
 use dask_protocol::compression::Compression;
 
-use crate::config::{DaskConfig, Said};
+use crate::config::{DaskConfig, SCHEMES, Said};
 
 /// The TLS options, alike for scheduler and worker.
 #[derive(Debug, Clone, Default, Args)]
@@ -67,7 +67,7 @@ impl TlsArgs {
         match (ca, cert, key) {
             (None, None, None) => Ok(None),
             (Some(ca), Some(cert), key) => Ok(Some(TlsPaths { ca, key: key.unwrap_or_else(|| cert.clone()), cert })),
-            // The other roles' certificates are not this one's: it can speak tcp:// only.
+            // The other roles' certificates are not this one's: it can speak tcp:// and ws:// only.
             (Some(_), None, None) if self.tls_ca_file.is_none() => Ok(None),
             (None, _, _) => {
                 Err("TLS also needs --tls-ca-file or distributed.comm.tls.ca-file: peers are trusted by it".to_owned())
@@ -81,12 +81,12 @@ impl TlsArgs {
     /// The scheme that these options, or else the configuration, ask for.
     ///
     /// # Errors
-    /// When the configuration asks for another one than tcp and tls.
+    /// When the configuration asks for one that is not supported.
     pub fn default_scheme(&self, dask: &DaskConfig) -> Result<&'static str, String> {
         if self.any() {
             return Ok("tls");
         }
-        dask.key("distributed.comm.default-scheme").map_or(Ok("tcp"), |said| said.one_of(&["tcp", "tls"]))
+        dask.key("distributed.comm.default-scheme").map_or(Ok("tcp"), |said| said.one_of(SCHEMES))
     }
 
     fn any(&self) -> bool {

@@ -41,7 +41,7 @@ pub struct WorkerArgs {
     /// Network interface like 'eth0' or 'ib0'
     #[arg(long)]
     pub interface: Option<String>,
-    /// Protocol: tcp or tls
+    /// Protocol: tcp, tls, ws or wss
     #[arg(long)]
     pub protocol: Option<String>,
     /// Number of threads per process; a fraction is rounded up

@@ -105,6 +105,9 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'sta
     Key { name, kind, default, about }
 }
 
+/// How connections are made; what stands before the `://` of an address.
+pub const SCHEMES: &[&str] = &["tcp", "tls", "ws", "wss"];
+
 /// What memory is measured by.
 pub const MEASURES: &[&str] = &["optimistic", "process", "managed"];
 
@@ -304,12 +307,7 @@ pub const KEYS: &[Key] = &[
         "false",
         "compression of messages to other hosts",
     ),
-    key(
-        "distributed.comm.default-scheme",
-        Kind::OneOf(&["tcp", "tls"]),
-        "tcp",
-        "the protocol of addresses that name none",
-    ),
+    key("distributed.comm.default-scheme", Kind::OneOf(SCHEMES), "tcp", "the protocol of addresses that name none"),
     key("distributed.comm.socket-backlog", Kind::Count, "2048", "connections that may wait to be accepted"),
     key(
         "distributed.comm.timeouts.connect",
@@ -322,7 +320,7 @@ pub const KEYS: &[Key] = &[
         "distributed.comm.require-encryption",
         Kind::Truth,
         "null",
-        "refuse `tcp://`; null for whenever certificates are given as options",
+        "refuse `tcp://` and `ws://`; null for whenever certificates are given as options",
     ),
     key("distributed.comm.tls.min-version", Kind::OneOf(&["1.2", "1.3"]), "1.2", "lowest version of TLS"),
     key("distributed.comm.tls.max-version", Kind::OneOf(&["1.2", "1.3"]), "null", "highest version of TLS"),

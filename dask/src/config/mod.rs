@@ -17,7 +17,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use keys::{KEYS, Key, Kind};
+pub use keys::{KEYS, Key, Kind, SCHEMES};
 pub use node::{Map, Node, Origin, Setting};
 pub use paths::search_paths;
 pub use said::Said;

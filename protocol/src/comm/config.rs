@@ -17,9 +17,9 @@ pub struct CommConfig {
     pub handshake_timeout: Duration,
     /// How long a peer may stay silent on the TCP level (`distributed.comm.timeouts.tcp`).
     pub tcp_timeout: Duration,
-    /// Certificates; required for `tls://` addresses.
+    /// Certificates; required for `tls://` and `wss://` addresses.
     pub tls: Option<TlsConfig>,
-    /// Whether `tcp://` is refused both ways (`distributed.comm.require-encryption`).
+    /// Whether `tcp://` and `ws://` are refused both ways (`distributed.comm.require-encryption`).
     pub require_encryption: bool,
     /// The compression to offer (`distributed.comm.compression`); never used towards the own host.
     pub compression: Option<Compression>,
@@ -57,19 +57,56 @@ impl Default for CommConfig {
 pub(super) enum Scheme {
     Tcp,
     Tls,
+    Ws,
+    Wss,
+}
+
+impl Scheme {
+    /// As it stands before `://`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Scheme::Tcp => "tcp",
+            Scheme::Tls => "tls",
+            Scheme::Ws => "ws",
+            Scheme::Wss => "wss",
+        }
+    }
+
+    /// Whether it is spoken over TLS.
+    pub(super) fn is_encrypted(self) -> bool {
+        match self {
+            Scheme::Tls | Scheme::Wss => true,
+            Scheme::Tcp | Scheme::Ws => false,
+        }
+    }
+
+    /// Whether messages are sent as those of a WebSocket.
+    pub(super) fn is_websocket(self) -> bool {
+        match self {
+            Scheme::Ws | Scheme::Wss => true,
+            Scheme::Tcp | Scheme::Tls => false,
+        }
+    }
 }
 
 impl CommConfig {
     /// The transport of an address, if this configuration allows it.
     pub(super) fn scheme(&self, address: &Address) -> Result<Scheme, CommError> {
-        let refuse =
-            |reason: &str| Err(CommError::Address { address: address.as_str().to_owned(), reason: reason.to_owned() });
-        match address.scheme() {
-            "tcp" if self.require_encryption => refuse("encryption is required, so tcp:// is refused; use tls://"),
-            "tcp" => Ok(Scheme::Tcp),
-            "tls" if self.tls.is_none() => refuse("tls:// needs certificates: set the CA file, certificate and key"),
-            "tls" => Ok(Scheme::Tls),
-            _ => refuse("unknown scheme; tcp:// and tls:// are supported"),
+        let refuse = |reason: String| Err(CommError::Address { address: address.as_str().to_owned(), reason });
+        let (scheme, encrypted) = match address.scheme() {
+            "tcp" => (Scheme::Tcp, "tls"),
+            "tls" => (Scheme::Tls, "tls"),
+            "ws" => (Scheme::Ws, "wss"),
+            "wss" => (Scheme::Wss, "wss"),
+            _ => return refuse("unknown scheme; tcp://, tls://, ws:// and wss:// are supported".to_owned()),
+        };
+        let name = scheme.name();
+        if scheme.is_encrypted() && self.tls.is_none() {
+            return refuse(format!("{name}:// needs certificates: set the CA file, certificate and key"));
         }
+        if !scheme.is_encrypted() && self.require_encryption {
+            return refuse(format!("encryption is required, so {name}:// is refused; use {encrypted}://"));
+        }
+        Ok(scheme)
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::config::{CommConfig, Scheme};
 use super::connection::{Comm, tls_failure};
 use super::handshake::Offer;
+use super::websocket::{self, BoxedReader, BoxedWriter};
 use super::{local, tls};
 use crate::address::Address;
 use crate::error::CommError;
@@ -55,8 +56,8 @@ impl Comm {
 async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &CommConfig) -> Result<Comm, CommError> {
     let (local_ip, peer_ip) = (stream.local_addr()?, stream.peer_addr()?);
     let local = socket_address(scheme, local_ip);
-    let mut comm = match (scheme, &config.tls) {
-        (Scheme::Tls, Some(tls)) => {
+    let halves: (BoxedReader, BoxedWriter) = match &config.tls {
+        Some(tls) if scheme.is_encrypted() => {
             let name = tls::server_name(config.server_name.as_deref(), peer_ip.ip())?;
             let stream = tls.connector(config.server_name.is_some()).connect(name, stream).await;
             let stream = stream.map_err(|e| match tls_failure(&e) {
@@ -64,12 +65,19 @@ async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &Com
                 None => CommError::Tls(format!("{address}: {e}")),
             })?;
             let (reader, writer) = tokio::io::split(stream);
-            Comm::from_halves(reader, writer, local, address.clone())
+            (Box::new(reader), Box::new(writer))
         }
-        (Scheme::Tcp | Scheme::Tls, _) => {
+        _ => {
             let (reader, writer) = stream.into_split();
-            Comm::from_halves(reader, writer, local, address.clone())
+            (Box::new(reader), Box::new(writer))
         }
+    };
+    let mut comm = if scheme.is_websocket() {
+        let name = config.server_name.as_deref().filter(|_| scheme.is_encrypted());
+        let (reader, writer) = websocket::connect(halves, name.unwrap_or(address.host_port()), address).await?;
+        Comm::from_websocket(reader, writer, local, address.clone())
+    } else {
+        Comm::from_boxes(halves, local, address.clone())
     };
     comm.shake_hands(offer(config, local_ip, peer_ip)).await?;
     Ok(comm)
@@ -83,11 +91,7 @@ pub(super) fn offer(config: &CommConfig, local: SocketAddr, peer: SocketAddr) ->
 
 /// A socket's address in dask's spelling.
 pub(super) fn socket_address(scheme: Scheme, socket: SocketAddr) -> Address {
-    let scheme = match scheme {
-        Scheme::Tcp => "tcp",
-        Scheme::Tls => "tls",
-    };
-    Address::from_parts(scheme, &socket.ip().to_canonical().to_string(), socket.port())
+    Address::from_parts(scheme.name(), &socket.ip().to_canonical().to_string(), socket.port())
 }
 
 /// A TCP connection, with pauses of random length between attempts so that many workers do not knock together.

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::batched::BatchedSender;
 use super::handshake::{self, Agreement, Offer};
 use super::local::{Gone, LocalQueue, LocalReader, LocalWriter};
+use super::parts::Parts;
+use super::websocket::{BoxedReader, BoxedWriter, WebSocketReader, WebSocketWriter};
 use crate::address::Address;
 use crate::compression::{COMPRESS_BYTES_MIN, Compression};
 use crate::error::{CommError, DecodeError};
@@ -32,25 +34,37 @@ pub struct Comm {
 /// The receiving half of a [`Comm`].
 pub struct CommReader {
     source: Source,
+    /// Of a message whose head was taken, where messages come whole.
+    parts: Parts,
     ends: Arc<Ends>,
 }
 
 /// Where messages come from.
 enum Source {
     Bytes(ByteReader),
+    WebSocket(WebSocketReader),
     Local(LocalReader),
 }
 
 struct ByteReader {
-    io: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    io: BoxedReader,
     buffer: BytesMut,
     codec: FrameCodec,
 }
 
 /// Where messages go to.
 enum Sink {
-    Bytes(Box<dyn AsyncWrite + Send + Sync + Unpin>),
+    Bytes(BoxedWriter),
+    WebSocket(WebSocketWriter),
     Local(LocalWriter),
+}
+
+/// What is written at a time.
+enum Piece<'a> {
+    Message(&'a Message),
+    /// What comes before the frames of these lengths.
+    Table(&'a [usize]),
+    Part(Bytes),
 }
 
 /// The sending half of a [`Comm`].
@@ -81,9 +95,22 @@ impl Comm {
         local: Address,
         peer: Address,
     ) -> Comm {
+        Comm::from_boxes((Box::new(reader), Box::new(writer)), local, peer)
+    }
+
+    pub(super) fn from_boxes((io, writer): (BoxedReader, BoxedWriter), local: Address, peer: Address) -> Comm {
         let codec = FrameCodec::new(FrameLimits::default());
-        let source = Source::Bytes(ByteReader { io: Box::new(reader), buffer: BytesMut::new(), codec });
-        Comm::over(source, Sink::Bytes(Box::new(writer)), local, peer)
+        let source = Source::Bytes(ByteReader { io, buffer: BytesMut::new(), codec });
+        Comm::over(source, Sink::Bytes(writer), local, peer)
+    }
+
+    pub(super) fn from_websocket(
+        reader: WebSocketReader,
+        writer: WebSocketWriter,
+        local: Address,
+        peer: Address,
+    ) -> Comm {
+        Comm::over(Source::WebSocket(reader), Sink::WebSocket(writer), local, peer)
     }
 
     pub(super) fn from_local(reader: LocalReader, writer: LocalWriter, local: Address, peer: Address) -> Comm {
@@ -93,7 +120,7 @@ impl Comm {
     fn over(source: Source, sink: Sink, local: Address, peer: Address) -> Comm {
         let ends = Arc::new(Ends { local, peer, aborted: CancellationToken::new() });
         Comm {
-            reader: CommReader { source, ends: Arc::clone(&ends) },
+            reader: CommReader { source, parts: Parts::default(), ends: Arc::clone(&ends) },
             writer: CommWriter { sink, compression: None, same_host: false, cut: false, unwritten: 0, ends },
         }
     }
@@ -215,13 +242,18 @@ impl CommReader {
     /// [`CommError::Closed`] when the peer closed, [`CommError::Decode`] when it broke the framing,
     /// [`CommError::Io`] when the connection failed otherwise. After any error the connection is of no more use.
     pub async fn recv(&mut self) -> Result<Message, CommError> {
-        let CommReader { source, ends } = self;
+        let CommReader { source, ends, .. } = self;
         match source {
             Source::Bytes(bytes) => loop {
                 if let Some(frames) = bytes.codec.decode(&mut bytes.buffer)? {
                     return Ok(Message::from_frames(frames));
                 }
                 bytes.read_more(ends).await?;
+            },
+            Source::WebSocket(socket) => match ends.unless_aborted(socket.recv()).await? {
+                Ok(message) => message.ok_or_else(|| ends.closed()),
+                Err(CommError::Io(error)) => Err(ends.explain(error)),
+                Err(error) => Err(error),
             },
             Source::Local(local) => ends.unless_aborted(local.recv()).await?.unwrap_or_else(|| Err(ends.closed())),
         }
@@ -232,7 +264,7 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`]; [`CommError::Decode`] for an element that is malformed or that `T` does not know.
     pub async fn recv_batch<T: StreamMessage + Send + 'static>(&mut self) -> Result<Vec<T>, CommError> {
-        let CommReader { source, ends } = self;
+        let CommReader { source, ends, .. } = self;
         let Source::Local(local) = source else { return Ok(self.recv().await?.decode_stream()?) };
         let queue = match ends.unless_aborted(local.queue()).await? {
             Ok(Ok(queue)) => queue,
@@ -252,12 +284,10 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`].
     pub async fn recv_head(&mut self) -> Result<MessageHead, CommError> {
-        if matches!(self.source, Source::Local(_)) {
+        let CommReader { source: Source::Bytes(bytes), ends, .. } = self else {
             let message = self.recv().await?;
-            let Source::Local(local) = &mut self.source else { return Err(self.ends.closed()) };
-            return Ok(local.take_apart(&message));
-        }
-        let CommReader { source: Source::Bytes(bytes), ends } = self else { return Err(self.ends.closed()) };
+            return Ok(self.parts.take_apart(&message));
+        };
         loop {
             if let Some(head) = bytes.codec.decode_head(&mut bytes.buffer)? {
                 return Ok(head);
@@ -273,7 +303,7 @@ impl CommReader {
     pub async fn recv_whole(&mut self, head: MessageHead) -> Result<Message, CommError> {
         match &mut self.source {
             Source::Bytes(bytes) => bytes.codec.keep_rest(&head)?,
-            Source::Local(local) => return Ok(local.put_together(head)?),
+            Source::WebSocket(_) | Source::Local(_) => return Ok(self.parts.put_together(head)?),
         }
         let rest = self.recv().await?;
         let rest = if head.lengths.is_empty() { &[] } else { rest.frames() };
@@ -286,10 +316,8 @@ impl CommReader {
     /// # Errors
     /// As [`CommReader::recv`].
     pub async fn recv_rest(&mut self, bytes_max: usize) -> Result<Option<Bytes>, CommError> {
-        let CommReader { source, ends } = self;
-        let bytes = match source {
-            Source::Bytes(bytes) => bytes,
-            Source::Local(local) => return Ok(local.next_part(bytes_max)),
+        let CommReader { source: Source::Bytes(bytes), ends, .. } = self else {
+            return Ok(self.parts.next(bytes_max));
         };
         loop {
             match bytes.codec.decode_rest(&mut bytes.buffer, bytes_max) {
@@ -303,6 +331,7 @@ impl CommReader {
     fn set_limits(&mut self, limits: FrameLimits) {
         match &mut self.source {
             Source::Bytes(bytes) => bytes.codec.set_limits(limits),
+            Source::WebSocket(socket) => socket.set_limits(limits),
             // What a process sends itself needs none.
             Source::Local(_) => {}
         }
@@ -361,8 +390,8 @@ impl CommWriter {
             return local.send(message.clone()).map_err(|Gone| self.ends.closed());
         }
         match self.compressed(message).await {
-            Some(smaller) => self.write(&smaller).await,
-            None => self.write(message).await,
+            Some(smaller) => self.write(Piece::Message(&smaller)).await,
+            None => self.write(Piece::Message(message)).await,
         }
     }
 
@@ -387,7 +416,7 @@ impl CommWriter {
             return local.begin(lengths).map_err(|Gone| self.ends.closed());
         }
         self.unwritten = lengths.iter().map(|&length| length as u64).sum();
-        self.write_all(frame::table(lengths)).await?;
+        self.write(Piece::Table(lengths)).await?;
         self.cut = self.unwritten > 0;
         Ok(())
     }
@@ -402,30 +431,34 @@ impl CommWriter {
         }
         let left = self.unwritten.checked_sub(part.len() as u64).ok_or_else(|| self.ends.closed())?;
         self.unwritten = 0;
-        self.write_all(part).await?;
+        self.write(Piece::Part(part)).await?;
         self.unwritten = left;
         self.cut = left > 0;
         Ok(())
     }
 
-    async fn write(&mut self, message: &Message) -> Result<(), CommError> {
-        self.write_all(Chunks::new(message.frames())).await
-    }
-
-    async fn write_all(&mut self, mut bytes: impl Buf) -> Result<(), CommError> {
-        let Sink::Bytes(io) = &mut self.sink else { return Err(self.ends.closed()) };
-        self.cut = true;
+    async fn write(&mut self, piece: Piece<'_>) -> Result<(), CommError> {
+        let CommWriter { sink, cut, ends, .. } = self;
+        *cut = true;
         let written = async {
-            io.write_all_buf(&mut bytes).await?;
-            io.flush().await
+            match (sink, piece) {
+                (Sink::Bytes(io), Piece::Message(message)) => write_all(io, Chunks::new(message.frames())).await,
+                (Sink::Bytes(io), Piece::Table(lengths)) => write_all(io, frame::table(lengths)).await,
+                (Sink::Bytes(io), Piece::Part(part)) => write_all(io, part).await,
+                (Sink::WebSocket(socket), Piece::Message(message)) => socket.send(message.frames()).await,
+                (Sink::WebSocket(socket), Piece::Table(lengths)) => socket.begin(lengths).await,
+                (Sink::WebSocket(socket), Piece::Part(part)) => socket.write_part(&part).await,
+                // What stays in the process is never bytes.
+                (Sink::Local(_), _) => Err(io::ErrorKind::NotConnected.into()),
+            }
         };
         let written = tokio::select! {
             biased;
             written = written => written,
-            () = self.ends.aborted.cancelled() => return Err(self.ends.closed()),
+            () = ends.aborted.cancelled() => return Err(ends.closed()),
         };
-        written.map_err(|error| self.ends.explain(error))?;
-        self.cut = false;
+        written.map_err(|error| ends.explain(error))?;
+        *cut = false;
         Ok(())
     }
 
@@ -464,7 +497,7 @@ impl CommWriter {
     /// Lets the peer, which is in this process, read a queue directly from here on; false when it is elsewhere.
     pub(super) fn attach(&self, queue: Arc<dyn LocalQueue>) -> bool {
         match &self.sink {
-            Sink::Bytes(_) => false,
+            Sink::Bytes(_) | Sink::WebSocket(_) => false,
             Sink::Local(local) => {
                 local.attach(queue);
                 true
@@ -474,14 +507,20 @@ impl CommWriter {
 
     /// Tells the peer that nothing more will come; the reading half may still receive.
     pub async fn close(&mut self) {
-        let io = match &mut self.sink {
-            Sink::Bytes(io) => io,
+        let closed = match &mut self.sink {
+            Sink::Bytes(io) => io.shutdown().await,
+            Sink::WebSocket(socket) => self.ends.unless_aborted(socket.close()).await.unwrap_or(Ok(())),
             Sink::Local(local) => return local.close(),
         };
-        if let Err(error) = io.shutdown().await {
+        if let Err(error) = closed {
             tracing::trace!(peer = %self.ends.peer, %error, "shutdown of a connection that was gone already");
         }
     }
+}
+
+async fn write_all(io: &mut BoxedWriter, mut bytes: impl Buf) -> io::Result<()> {
+    io.write_all_buf(&mut bytes).await?;
+    io.flush().await
 }
 
 impl Ends {

@@ -13,6 +13,7 @@ use super::config::{CommConfig, Scheme};
 use super::connect::{offer, set_options, socket_address};
 use super::connection::{Comm, tls_failure};
 use super::local::Entrance;
+use super::websocket::{self, BoxedReader, BoxedWriter};
 use crate::address::Address;
 use crate::error::CommError;
 
@@ -215,7 +216,7 @@ impl Incoming {
         }
     }
 
-    /// TLS, where asked for, and the handshake, within `config.handshake_timeout`.
+    /// TLS and the WebSocket, where asked for, and the handshake, within `config.handshake_timeout`.
     ///
     /// # Errors
     /// [`CommError::Timeout`] for a caller that does not speak in time, [`CommError::Handshake`], [`CommError::Decode`]
@@ -237,19 +238,25 @@ impl Socketed {
         set_options(&self.stream, self.config.tcp_timeout)?;
         let (local_socket, peer) = (self.stream.local_addr()?, socket_address(self.scheme, self.peer));
         let local = socket_address(self.scheme, local_socket);
-        let mut comm = match (self.scheme, &self.config.tls) {
-            (Scheme::Tls, Some(tls)) => {
+        let halves: (BoxedReader, BoxedWriter) = match &self.config.tls {
+            Some(tls) if self.scheme.is_encrypted() => {
                 let stream = tls.acceptor().accept(self.stream).await;
                 let stream = stream.map_err(|e| {
                     CommError::Tls(format!("{peer}: {}", tls_failure(&e).unwrap_or_else(|| e.to_string())))
                 })?;
                 let (reader, writer) = tokio::io::split(stream);
-                Comm::from_halves(reader, writer, local, peer)
+                (Box::new(reader), Box::new(writer))
             }
-            (Scheme::Tcp | Scheme::Tls, _) => {
+            _ => {
                 let (reader, writer) = self.stream.into_split();
-                Comm::from_halves(reader, writer, local, peer)
+                (Box::new(reader), Box::new(writer))
             }
+        };
+        let mut comm = if self.scheme.is_websocket() {
+            let (reader, writer) = websocket::accept(halves, &peer).await?;
+            Comm::from_websocket(reader, writer, local, peer)
+        } else {
+            Comm::from_boxes(halves, local, peer)
         };
         comm.shake_hands(offer(&self.config, local_socket, self.peer)).await?;
         Ok(comm)

@@ -16,8 +16,7 @@ use tokio::sync::mpsc;
 
 use super::connection::Comm;
 use crate::address::Address;
-use crate::error::{CommError, DecodeError};
-use crate::frame::MessageHead;
+use crate::error::CommError;
 use crate::message::Message;
 
 /// Who listens in this process, and where callers are handed to.
@@ -107,8 +106,6 @@ impl Drop for Attached {
 pub(super) struct LocalReader {
     parcels: mpsc::UnboundedReceiver<Parcel>,
     stream: Option<Attached>,
-    /// Frames of a message whose head was taken.
-    rest: VecDeque<Bytes>,
 }
 
 /// The sending half.
@@ -131,7 +128,7 @@ pub(super) struct Gone;
 
 impl LocalReader {
     fn new(parcels: mpsc::UnboundedReceiver<Parcel>) -> LocalReader {
-        LocalReader { parcels, stream: None, rest: VecDeque::new() }
+        LocalReader { parcels, stream: None }
     }
 
     /// The queue of the stream that this half belongs to, once it is one. Cancel-safe, as all that follow.
@@ -153,35 +150,6 @@ impl LocalReader {
             Ok(Err(message)) => Some(Ok(message)),
             Err(Gone) => None,
         }
-    }
-
-    /// Sets the frames of a message aside, to be taken one after the other.
-    pub(super) fn take_apart(&mut self, message: &Message) -> MessageHead {
-        let (body, rest) = message.frames().split_first().expect("a message has a body");
-        self.rest = rest.iter().cloned().collect();
-        MessageHead { body: body.clone(), lengths: rest.iter().map(Bytes::len).collect() }
-    }
-
-    /// The whole message again, if nothing of it was taken.
-    pub(super) fn put_together(&mut self, head: MessageHead) -> Result<Message, DecodeError> {
-        let untouched = self.rest.iter().map(Bytes::len).eq(head.lengths.iter().copied());
-        if !untouched {
-            return Err(DecodeError::FrameTable("some frames of the message were taken already"));
-        }
-        Ok(Message::from_frames(std::iter::once(head.body).chain(self.rest.drain(..)).collect()))
-    }
-
-    /// The next part of those frames.
-    pub(super) fn next_part(&mut self, bytes_max: usize) -> Option<Bytes> {
-        while self.rest.front().is_some_and(Bytes::is_empty) {
-            self.rest.pop_front();
-        }
-        let frame = self.rest.front_mut()?;
-        let part = frame.split_to(frame.len().min(bytes_max.max(1)));
-        if frame.is_empty() {
-            self.rest.pop_front();
-        }
-        Some(part)
     }
 }
 

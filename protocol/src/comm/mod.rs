@@ -12,9 +12,11 @@ mod handshake;
 mod listener;
 mod local;
 mod page_tls;
+mod parts;
 pub mod pool;
 mod sent_log;
 pub mod tls;
+mod websocket;
 
 pub use batched::{BatchedSender, ResumeError};
 pub use config::CommConfig;
