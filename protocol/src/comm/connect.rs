@@ -74,7 +74,8 @@ async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &Com
     };
     let mut comm = if scheme.is_websocket() {
         let name = config.server_name.as_deref().filter(|_| scheme.is_encrypted());
-        let (reader, writer) = websocket::connect(halves, name.unwrap_or(address.host_port()), address).await?;
+        let (reader, writer) =
+            Box::pin(websocket::connect(halves, name.unwrap_or(address.host_port()), address)).await?;
         Comm::from_websocket(reader, writer, local, address.clone())
     } else {
         Comm::from_boxes(halves, local, address.clone())

@@ -42,7 +42,7 @@ pub struct CommReader {
 /// Where messages come from.
 enum Source {
     Bytes(ByteReader),
-    WebSocket(WebSocketReader),
+    WebSocket(Box<WebSocketReader>),
     Local(LocalReader),
 }
 
@@ -55,7 +55,7 @@ struct ByteReader {
 /// Where messages go to.
 enum Sink {
     Bytes(BoxedWriter),
-    WebSocket(WebSocketWriter),
+    WebSocket(Box<WebSocketWriter>),
     Local(LocalWriter),
 }
 
@@ -110,7 +110,7 @@ impl Comm {
         local: Address,
         peer: Address,
     ) -> Comm {
-        Comm::over(Source::WebSocket(reader), Sink::WebSocket(writer), local, peer)
+        Comm::over(Source::WebSocket(Box::new(reader)), Sink::WebSocket(Box::new(writer)), local, peer)
     }
 
     pub(super) fn from_local(reader: LocalReader, writer: LocalWriter, local: Address, peer: Address) -> Comm {
@@ -445,9 +445,9 @@ impl CommWriter {
                 (Sink::Bytes(io), Piece::Message(message)) => write_all(io, Chunks::new(message.frames())).await,
                 (Sink::Bytes(io), Piece::Table(lengths)) => write_all(io, frame::table(lengths)).await,
                 (Sink::Bytes(io), Piece::Part(part)) => write_all(io, part).await,
-                (Sink::WebSocket(socket), Piece::Message(message)) => socket.send(message.frames()).await,
-                (Sink::WebSocket(socket), Piece::Table(lengths)) => socket.begin(lengths).await,
-                (Sink::WebSocket(socket), Piece::Part(part)) => socket.write_part(&part).await,
+                (Sink::WebSocket(socket), Piece::Message(message)) => Box::pin(socket.send(message.frames())).await,
+                (Sink::WebSocket(socket), Piece::Table(lengths)) => Box::pin(socket.begin(lengths)).await,
+                (Sink::WebSocket(socket), Piece::Part(part)) => Box::pin(socket.write_part(&part)).await,
                 // What stays in the process is never bytes.
                 (Sink::Local(_), _) => Err(io::ErrorKind::NotConnected.into()),
             }

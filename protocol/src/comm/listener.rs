@@ -253,7 +253,7 @@ impl Socketed {
             }
         };
         let mut comm = if self.scheme.is_websocket() {
-            let (reader, writer) = websocket::accept(halves, &peer).await?;
+            let (reader, writer) = Box::pin(websocket::accept(halves, &peer)).await?;
             Comm::from_websocket(reader, writer, local, peer)
         } else {
             Comm::from_boxes(halves, local, peer)
