@@ -156,8 +156,10 @@ def test_locks_and_events(client):
     def set_event():
         Event("test-event").set()
 
-    client.submit(set_event, pure=False)
+    # Without somebody who wants it the task may be cancelled before it is done.
+    setting = client.submit(set_event, pure=False)
     assert event.wait(timeout=RESULT_TIMEOUT)
+    setting.result(timeout=RESULT_TIMEOUT)
     event.clear()
     assert not event.is_set()
 
