@@ -25,18 +25,21 @@ from .regions import regions
 from .store import small_copy
 from .wire import Framed, Sealed, encode
 
+logger = logging.getLogger("distributed.worker")
+
 _SECRET_BYTES = 32
 _RECORD_FACTS = (
     *("name", "levelno", "levelname", "pathname", "filename", "module", "lineno", "funcName", "exc_text", "stack_info"),
     *("created", "msecs", "relativeCreated", "thread", "threadName", "process", "processName"),
 )
-
-
 _STOP = os.path.join("dask_rs_executor", "alone.py")
 
 
 class AsksForWorker(BaseException):
-    """Raised where a task asks for its worker, or has a result that cannot leave a process. No `Exception`, so that handlers of the task's own errors let it pass."""
+    """Raised where a task asks for its worker, or has a result that cannot leave a process.
+
+    No `Exception`, so that handlers of the task's own errors let it pass.
+    """
 
 
 class _NoWorker:
@@ -96,9 +99,11 @@ class Program:
                 for message in self._link.receive():
                     self._take(message)
         except (EOFError, OSError):
-            pass
-        finally:
             os._exit(0)
+        except BaseException:
+            # Without this thread the task would be waited for for ever.
+            logger.critical("The thread that reads from the worker's process failed", exc_info=True)
+            os._exit(1)
 
     def _take(self, message):
         op = message["op"]
@@ -148,8 +153,12 @@ class Program:
 
     def run(self):
         """Runs tasks for ever. Keeps nothing of one when it waits for the next."""
-        while True:
-            self._send(self._run(self._tasks.get()))
+        try:
+            while True:
+                self._send(self._run(self._tasks.get()))
+        except OSError:
+            # Nobody is there to hear of it.
+            os._exit(0)
 
     def _run(self, message):
         self._no_worker.was_asked = False
@@ -160,7 +169,7 @@ class Program:
             spec = message["spec"].load()
             inputs = {key: self._copied(item).load() for key, item in message["inputs"]}
             cpu_started = thread_time()
-            with self._interruptible(), self._sampled(message["key"]), _annotated(message["span"]):
+            with self._sampled(message["key"]), _annotated(message["span"]), self._interruptible():
                 value = _outcome(spec, inputs)
             report = self._finished(value, thread_time() - cpu_started)
         except (SystemExit, KeyboardInterrupt) as error:

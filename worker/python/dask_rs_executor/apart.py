@@ -75,16 +75,19 @@ class TaskProcesses:
                 running.pause()
             if report["op"] == "needs_worker":
                 raise NeedsWorker
-        except (EOFError, OSError):
-            status = process.end()
-            if running.reason is not None:
-                raise TaskInterrupted from None
-            raise BrokenProcessPool(
-                f"the process in which task {message['key']!r} ran on worker {self._worker.address} {_ended(status)}"
-            ) from None
         except NeedsWorker:
             self._kinds_here.add(running.kind)
             raise
+        except Exception as error:
+            status = process.end()
+            # Whatever it was in the middle of saying.
+            if running.reason is not None:
+                raise TaskInterrupted from None
+            if not isinstance(error, (EOFError, OSError)):
+                raise
+            raise BrokenProcessPool(
+                f"the process in which task {message['key']!r} ran on worker {self._worker.address} {_ended(status)}"
+            ) from None
         finally:
             self._give_back(process)
         running.end()

@@ -107,8 +107,6 @@ def _run_in_thread(worker, message, found):
         except (SystemExit, KeyboardInterrupt) as error:
             worker.exit(error)
         except TaskInterrupted as error:
-            # It may have come within the first call of this.
-            running.end()
             _interrupted(worker, message, error.__traceback__.tb_next, started, spec)
         except BaseException as error:
             _fail(worker, message, error, started, spec)
@@ -284,6 +282,8 @@ def type_pickle(kind):
 def _interrupted(worker, message, where, started, spec=None):
     """Reports that a task was stopped: as an error if it was over its limit; the scheduler knows of any other reason."""
     running = message["running"]
+    # It was not ended if it never began, or if the interruption came while it was being ended.
+    running.end()
     if running.limit is None:
         _reschedule(worker, message)
         return
