@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::config::{CommConfig, Scheme};
 use super::connection::{Comm, tls_failure};
 use super::handshake::Offer;
-use super::websocket::{self, BoxedReader, BoxedWriter};
+use super::websocket::{self, boxed};
 use super::{local, tls};
 use crate::address::Address;
 use crate::error::CommError;
@@ -56,7 +56,7 @@ impl Comm {
 async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &CommConfig) -> Result<Comm, CommError> {
     let (local_ip, peer_ip) = (stream.local_addr()?, stream.peer_addr()?);
     let local = socket_address(scheme, local_ip);
-    let halves: (BoxedReader, BoxedWriter) = match &config.tls {
+    let halves = match &config.tls {
         Some(tls) if scheme.is_encrypted() => {
             let name = tls::server_name(config.server_name.as_deref(), peer_ip.ip())?;
             let stream = tls.connector(config.server_name.is_some()).connect(name, stream).await;
@@ -64,13 +64,9 @@ async fn open(stream: TcpStream, scheme: Scheme, address: &Address, config: &Com
                 Some(reason) => CommError::Tls(format!("{address}: {reason}")),
                 None => CommError::Tls(format!("{address}: {e}")),
             })?;
-            let (reader, writer) = tokio::io::split(stream);
-            (Box::new(reader), Box::new(writer))
+            boxed(tokio::io::split(stream))
         }
-        _ => {
-            let (reader, writer) = stream.into_split();
-            (Box::new(reader), Box::new(writer))
-        }
+        _ => boxed(stream.into_split()),
     };
     let mut comm = if scheme.is_websocket() {
         let name = config.server_name.as_deref().filter(|_| scheme.is_encrypted());

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
@@ -13,7 +14,8 @@ use super::config::{CommConfig, Scheme};
 use super::connect::{offer, set_options, socket_address};
 use super::connection::{Comm, tls_failure};
 use super::local::Entrance;
-use super::websocket::{self, BoxedReader, BoxedWriter};
+use super::tls::TlsConfig;
+use super::websocket::{self, BoxedReader, BoxedWriter, Prompt, boxed};
 use crate::address::Address;
 use crate::error::CommError;
 
@@ -238,19 +240,11 @@ impl Socketed {
         set_options(&self.stream, self.config.tcp_timeout)?;
         let (local_socket, peer) = (self.stream.local_addr()?, socket_address(self.scheme, self.peer));
         let local = socket_address(self.scheme, local_socket);
-        let halves: (BoxedReader, BoxedWriter) = match &self.config.tls {
-            Some(tls) if self.scheme.is_encrypted() => {
-                let stream = tls.acceptor().accept(self.stream).await;
-                let stream = stream.map_err(|e| {
-                    CommError::Tls(format!("{peer}: {}", tls_failure(&e).unwrap_or_else(|| e.to_string())))
-                })?;
-                let (reader, writer) = tokio::io::split(stream);
-                (Box::new(reader), Box::new(writer))
-            }
-            _ => {
-                let (reader, writer) = self.stream.into_split();
-                (Box::new(reader), Box::new(writer))
-            }
+        let halves = match &self.config.tls {
+            Some(tls) if self.scheme == Scheme::Tls => encrypted(tls, self.stream, &peer).await?,
+            Some(tls) if self.scheme == Scheme::Wss => encrypted(tls, Prompt(self.stream), &peer).await?,
+            _ if self.scheme.is_websocket() => boxed(tokio::io::split(Prompt(self.stream))),
+            _ => boxed(self.stream.into_split()),
         };
         let mut comm = if self.scheme.is_websocket() {
             let (reader, writer) = Box::pin(websocket::accept(halves, &peer)).await?;
@@ -261,4 +255,15 @@ impl Socketed {
         comm.shake_hands(offer(&self.config, local_socket, self.peer)).await?;
         Ok(comm)
     }
+}
+
+/// The halves of a connection with TLS, which the caller begins.
+async fn encrypted<S>(tls: &TlsConfig, stream: S, peer: &Address) -> Result<(BoxedReader, BoxedWriter), CommError>
+where
+    S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+{
+    let stream = tls.acceptor().accept(stream).await;
+    let stream =
+        stream.map_err(|e| CommError::Tls(format!("{peer}: {}", tls_failure(&e).unwrap_or_else(|| e.to_string()))))?;
+    Ok(boxed(tokio::io::split(stream)))
 }

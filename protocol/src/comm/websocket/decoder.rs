@@ -187,10 +187,10 @@ impl MessageDecoder {
         self.check_size(bytes)?;
         if is_final && self.fragments.is_none() {
             let bytes = to_size(bytes)?;
-            return match bytes < OWN_MEMORY_BYTES_MIN {
-                true => Ok(State::Small { opcode, bytes, mask }),
-                false => Ok(State::Large { frame: LargeFrame::new(bytes)?, mask, unmasked: 0 }),
-            };
+            if bytes < OWN_MEMORY_BYTES_MIN {
+                return Ok(State::Small { opcode, bytes, mask });
+            }
+            return Ok(State::Large { frame: LargeFrame::new(bytes)?, mask, unmasked: 0 });
         }
         self.fragment_count += 1;
         limit("number of fragments", self.fragment_count, self.limits.frames_max)?;

@@ -5,6 +5,7 @@
 
 mod decoder;
 mod mask;
+mod prompt;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(super) use self::prompt::Prompt;
 pub(super) use self::reader::WebSocketReader;
 pub(super) use self::writer::WebSocketWriter;
 use crate::address::Address;
@@ -24,6 +26,15 @@ use crate::error::CommError;
 pub(super) type BoxedReader = Box<dyn AsyncRead + Send + Sync + Unpin>;
 /// The sending half.
 pub(super) type BoxedWriter = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// The halves of a connection, of whatever kind it is.
+pub(super) fn boxed<R, W>((reader, writer): (R, W)) -> (BoxedReader, BoxedWriter)
+where
+    R: AsyncRead + Send + Sync + Unpin + 'static,
+    W: AsyncWrite + Send + Sync + Unpin + 'static,
+{
+    (Box::new(reader), Box::new(writer))
+}
 
 /// Longest payload of a ping, a pong or a close (RFC 6455, 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;

@@ -139,17 +139,16 @@ fn fragments_are_limited_together() {
     assert!(matches!(decoder.decode(&mut src), Err(DecodeError::TooLarge { what: "message size", .. })));
 }
 
-fn boxed(stream: DuplexStream) -> (BoxedReader, BoxedWriter) {
-    let (reader, writer) = tokio::io::split(stream);
-    (Box::new(reader), Box::new(writer))
+fn halves_of(stream: DuplexStream) -> (BoxedReader, BoxedWriter) {
+    boxed(tokio::io::split(stream))
 }
 
 /// Both ends of a new WebSocket.
 async fn pair() -> (Comm, Comm) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let (caller, listener) = (Address::new("ws://127.0.0.1:1"), Address::new("ws://127.0.0.1:2"));
-    let asked = connect(boxed(near), "127.0.0.1:2", &listener);
-    let (asked, answered) = tokio::join!(asked, accept(boxed(far), &caller));
+    let asked = connect(halves_of(near), "127.0.0.1:2", &listener);
+    let (asked, answered) = tokio::join!(asked, accept(halves_of(far), &caller));
     let ((reader, writer), (far_reader, far_writer)) = (asked.expect("upgrades"), answered.expect("upgrades"));
     (
         Comm::from_websocket(reader, writer, caller.clone(), listener.clone()),
@@ -184,7 +183,7 @@ async fn a_message_in_parts_arrives_as_one_and_can_be_taken_in_parts() {
 #[tokio::test]
 async fn pings_are_answered_while_nobody_sends() {
     let (mut near, far) = tokio::io::duplex(1 << 20);
-    let (reader, writer) = boxed(far);
+    let (reader, writer) = halves_of(far);
     let (mut reader, _writer) = halves(reader, BytesMut::new(), writer, Side::Server);
     tokio::spawn(async move { reader.recv().await.map(|_| ()) });
     let mut ping = BytesMut::new();
@@ -198,7 +197,7 @@ async fn pings_are_answered_while_nobody_sends() {
 #[tokio::test]
 async fn an_end_inside_a_message_is_no_end() {
     let (mut near, far) = tokio::io::duplex(1 << 20);
-    let (reader, writer) = boxed(far);
+    let (reader, writer) = halves_of(far);
     let (mut reader, _writer) = halves(reader, BytesMut::new(), writer, Side::Server);
     let mut bytes = BytesMut::new();
     put_frame(&mut bytes, Side::Client, BINARY, &2_u64.to_le_bytes());
@@ -211,7 +210,7 @@ async fn an_end_inside_a_message_is_no_end() {
 async fn refused(request: &[u8]) -> (String, String) {
     let (mut near, far) = tokio::io::duplex(1 << 20);
     near.write_all(request).await.expect("open");
-    let error = accept(boxed(far), &Address::new("ws://127.0.0.1:1")).await.err().expect("refused");
+    let error = accept(halves_of(far), &Address::new("ws://127.0.0.1:1")).await.err().expect("refused");
     let mut answer = String::new();
     near.read_to_string(&mut answer).await.expect("text");
     (answer, error.to_string())
@@ -245,7 +244,7 @@ async fn callers_that_ask_for_something_else_are_told_so() {
     }
     let (mut near, far) = tokio::io::duplex(1 << 20);
     near.write_all(&request("/", "Origin: http://HERE:1\r\n")).await.expect("open");
-    assert!(accept(boxed(far), &Address::new("ws://127.0.0.1:1")).await.is_ok());
+    assert!(accept(halves_of(far), &Address::new("ws://127.0.0.1:1")).await.is_ok());
 }
 
 #[tokio::test]
@@ -258,7 +257,7 @@ async fn servers_that_answer_something_else_are_refused() {
     ] {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(answer.as_bytes()).await.expect("open");
-        let error = connect(boxed(near), "here:1", &Address::new("ws://here:1")).await.err().expect("refused");
+        let error = connect(halves_of(near), "here:1", &Address::new("ws://here:1")).await.err().expect("refused");
         assert!(error.to_string().contains(reason), "{error}");
     }
 }
