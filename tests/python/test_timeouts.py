@@ -7,7 +7,7 @@ import time
 
 import dask
 import pytest
-from distributed import Client, Event, wait
+from distributed import Client, Event, Lock, wait
 from waiting import RESULT_TIMEOUT, eventually
 
 
@@ -55,6 +55,11 @@ def sleep(seconds, name=None):
         Event(name).set()
     time.sleep(seconds)
     return seconds
+
+
+def hold(name):
+    with Lock(name):
+        return True
 
 
 def fail_slowly_once(name):
@@ -136,6 +141,21 @@ def test_a_coroutine_is_ended_too(client):
         future = client.submit(wait_for_ever, pure=False)
     with pytest.raises(TimeoutError):
         future.result(timeout=RESULT_TIMEOUT)
+
+
+def test_what_a_task_waits_for_is_given_up_with_it(client):
+    worker = only(client)
+    before = client.run(os.getpid, workers=[worker])[worker]
+    lock = Lock("given-up")
+    lock.acquire()
+    with dask.annotate(timeout=0.5):
+        future = client.submit(hold, "given-up", pure=False, workers=[worker])
+    with pytest.raises(TimeoutError, match="interrupted"):
+        future.result(timeout=RESULT_TIMEOUT)
+    assert client.run(os.getpid, workers=[worker])[worker] == before, "it could be interrupted"
+    lock.release()
+    assert lock.acquire(timeout="5s"), "the task that was interrupted does not hold it"
+    lock.release()
 
 
 def test_retries_apply(client):

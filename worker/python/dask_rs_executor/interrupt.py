@@ -1,14 +1,20 @@
 """Stopping what runs: a task over its timeout, or one that nobody wants any more.
 
 In a thread an exception is raised wherever the task's Python code is (`PyThreadState_SetAsyncExc`); a coroutine is
-cancelled. A task that waits inside a call of C or the system notices when that returns.
+cancelled. A task that waits inside a call of C or the system notices when that returns; what it waits for on the event loop, such as
+a lock or a future, is cancelled.
 """
 
+import contextlib
 import ctypes
+import functools
 import mmap
 import struct
+import sys
 import threading
 from concurrent.futures import CancelledError
+
+from distributed.utils import sync
 
 from .hello import RUNS_BYTES
 
@@ -35,6 +41,22 @@ class NeedsWorker(Exception):
 def raise_in(ident):
     """Ends what a thread runs."""
     _set_async_exc(ident, TaskInterrupted)
+
+
+def waiting(ident):
+    """What cancels that which a thread waits for in `sync`, if it does. It looks for exceptions only every ten seconds there;
+    and what nobody waits for any more would go on, and hold the lock that it gets in the end."""
+    frame = sys._current_frames().get(ident)
+    while frame is not None and frame.f_code is not sync.__code__:
+        frame = frame.f_back
+    # None of these is there before it waits.
+    cancel = None if frame is None else frame.f_locals.get("cancel")
+    return cancel and functools.partial(frame.f_locals["loop"].add_callback, _if_begun, cancel)
+
+
+def _if_begun(cancel):
+    with contextlib.suppress(NameError):
+        cancel()
 
 
 def take_back(ident):
@@ -80,7 +102,11 @@ class Running:
         if self._cancel is not None:
             self._cancel()
         elif self._thread is not None:
+            # Looked for first: what it waits for once it cleans up is not to be cancelled.
+            stop_waiting = waiting(self._thread)
             raise_in(self._thread)
+            if stop_waiting is not None:
+                stop_waiting()
 
     def end(self):
         """From here on the thread is not the task's: what was to be raised in it and was not, is taken back."""
