@@ -22,8 +22,10 @@ CLIENTS = 8
 # Operations that take longer than this are told of.
 SLOW_SECONDS = 10
 OPERATIONS_DEFAULT = 160
-# One worker is killed for each so many operations.
+# One worker is killed for each so many operations, but not more often than this: a nanny waits longer each time a worker dies soon
+# after its start.
 OPERATIONS_PER_KILL = 24
+SECONDS_PER_KILL_MIN = 4
 # The scheduler's memory is looked at after each so many operations, but this often at least.
 OPERATIONS_PER_SAMPLE = 100
 SAMPLES_MIN = 3
@@ -52,13 +54,14 @@ class Killer:
     def __init__(self, nannies, rng):
         self.nannies, self.rng = nannies, rng
         self.lock = threading.Lock()
-        self.done = self.kills = 0
+        self.done = self.kills = self.done_at_kill = self.killed_at = 0
 
     def count(self):
         """One more operation is done."""
         with self.lock:
             self.done += 1
-            if self.done % OPERATIONS_PER_KILL == 0:
+            if self.done - self.done_at_kill >= OPERATIONS_PER_KILL and now() - self.killed_at >= SECONDS_PER_KILL_MIN:
+                self.done_at_kill, self.killed_at = self.done, now()
                 self.kill()
 
     def kill(self):
@@ -109,25 +112,29 @@ def round_of(address, seed, operations, killer):
     return failures
 
 
+def metrics_lines(client):
+    """The lines of /metrics."""
+    port = client.scheduler_info()["services"]["dashboard"]
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        return [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+
+
 def what_goes_on(client):
-    """What workers are at, and why."""
+    """What workers are at, and why, and who holds locks."""
     stacks = client.call_stack()
     lines = [f"{worker} runs {key}:\n{''.join(stack)}" for worker, keys in stacks.items() for key, stack in keys.items()]
     for keys in client.processing().values():
         lines += [client.sync(client.scheduler.explain, key=key)["text"] for key in keys[:3]]
+    lines += [line for line in metrics_lines(client) if "semaphore" in line]
     return "\n".join(lines)
 
 
 @pytest.fixture
 def scheduler_metrics(client):
-    port = client.scheduler_info()["services"]["dashboard"]
-
     def metrics():
         """Sums over all labels, by the names of /metrics."""
-        with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-            lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
         sums = Counter()
-        for line in lines:
+        for line in metrics_lines(client):
             name, value = line.rsplit(" ", 1)
             sums[name.partition("{")[0].removeprefix("dask_scheduler_")] += float(value)
         return sums

@@ -1,6 +1,7 @@
 """The annotation `timeout`, and cancelling what runs already. Of our workers only: upstream's know neither."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -57,9 +58,19 @@ def sleep(seconds, name=None):
     return seconds
 
 
-def hold(name):
-    with Lock(name):
+def hold(name, kind=Lock):
+    with kind(name):
         return True
+
+
+class GrantedLate(Lock):
+    """A lock whose answer arrives together with the interruption."""
+
+    async def _acquire(self, timeout=None):
+        granted = await super()._acquire(timeout)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        return granted
 
 
 def fail_slowly_once(name):
@@ -155,6 +166,16 @@ def test_what_a_task_waits_for_is_given_up_with_it(client):
     assert client.run(os.getpid, workers=[worker])[worker] == before, "it could be interrupted"
     lock.release()
     assert lock.acquire(timeout="5s"), "the task that was interrupted does not hold it"
+    lock.release()
+
+
+def test_a_lock_that_is_granted_while_its_task_is_interrupted_is_given_back(client):
+    with dask.annotate(timeout=0.5):
+        future = client.submit(hold, "granted-late", GrantedLate, pure=False)
+    with pytest.raises(TimeoutError, match="interrupted"):
+        future.result(timeout=RESULT_TIMEOUT)
+    lock = Lock("granted-late")
+    assert lock.acquire(timeout="5s")
     lock.release()
 
 

@@ -12,8 +12,10 @@ import mmap
 import struct
 import sys
 import threading
+import traceback
 from concurrent.futures import CancelledError
 
+from distributed import Semaphore
 from distributed.utils import sync
 
 from .hello import RUNS_BYTES
@@ -57,6 +59,23 @@ def waiting(ident):
 def _if_begun(cancel):
     with contextlib.suppress(NameError):
         cancel()
+
+
+def give_back_leases(loop, where):
+    """Gives back the lease that a task was granted in the moment in which it was interrupted: it does not know of it, and so its
+    `with` does not end what never began. `where` is the traceback of the interruption."""
+    asked = None
+    for frame, _ in traceback.walk_tb(where):
+        if frame.f_code is Semaphore.acquire.__code__:
+            asked = frame.f_locals["self"]
+        elif frame.f_code is sync.__code__ and asked is not None and (answer := frame.f_locals.get("future")) is not None:
+            loop.add_callback(answer.add_done_callback, functools.partial(_give_back, loop, asked))
+            return
+
+
+def _give_back(loop, semaphore, answer):
+    if not answer.cancelled() and answer.exception() is None and answer.result() and semaphore._leases:
+        loop.add_callback(semaphore._release, semaphore._leases.popleft())
 
 
 def take_back(ident):

@@ -19,7 +19,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from distributed.utils import thread_state
 from distributed.worker import _worker_cvar, dumps_function
 
-from .interrupt import NeedsWorker, TaskInterrupted
+from .interrupt import NeedsWorker, TaskInterrupted, give_back_leases
 from .store import small_copy
 from .wire import Packed, Sealed
 
@@ -284,6 +284,7 @@ def _interrupted(worker, message, where, started, spec=None):
     running = message["running"]
     # It was not ended if it never began, or if the interruption came while it was being ended.
     running.end()
+    give_back_leases(worker.loop, where)
     if running.limit is None:
         _reschedule(worker, message)
         return
