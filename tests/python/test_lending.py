@@ -30,15 +30,15 @@ def reuse_of_memory():
     def place(view):
         return np.frombuffer(view, "u1").__array_interface__["data"][0]
 
-    view = regions.take(300_000)
+    view, _ = regions.take(300_000)
     array = np.frombuffer(view, "u1")
     first = place(view)
     del view
     # Somebody has it still.
-    other = regions.take(300_000)
+    other, _ = regions.take(300_000)
     apart = place(other) != first
     del array
-    again = regions.take(299_000)
+    again, _ = regions.take(299_000)
     same = place(again) == first
     del other, again
     kept = regions._bytes
@@ -49,7 +49,7 @@ def reuse_of_memory():
 def freed_after_fork():
     from dask_rs_executor.regions import regions
 
-    view = regions.take(300_000)
+    view, _ = regions.take(300_000)
     held, enough = Event(), Event()
 
     def hold():
@@ -91,6 +91,7 @@ MADE = {
     "records": lambda: np.zeros(N, dtype=[("a", "i4"), ("b", "f8")]),
     "objects": lambda: np.array([1, "two", None] * N, dtype=object),
     "very large": lambda: np.arange(10_000_000, dtype="i8"),
+    "very large bytes": lambda: bytes(range(256)) * 80_000,
     "frame": frame,
     "nested": lambda: {"a": [np.arange(N), bytes(N)], "b": (np.ones(N), "text"), "c": 1},
     "list": lambda: list(range(N)),

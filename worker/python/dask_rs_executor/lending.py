@@ -11,13 +11,12 @@ import os
 from distributed.utils import ensure_memoryview
 
 from .calls import packed
-from .regions import HUGE_BYTES_MIN, regions
+from .pages import PIECE_BYTES, ask_for_huge_pages, helpers, pieces, populate
+from .regions import regions
 from .wire import Packed, Sealed
 
 # Smaller parts travel with the message.
 LENT_BYTES_MIN = 64 * 1024
-HUGE_PAGE_BYTES = 2 * 2**20
-MADV_HUGEPAGE = 14
 # Yama otherwise lets only parents read a process's memory.
 PR_SET_PTRACER = 0x59616D61
 PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
@@ -26,7 +25,6 @@ START_FIELD = 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _process_vm_readv = getattr(_libc, "process_vm_readv", None)
-_madvise = getattr(_libc, "madvise", None)
 _prctl = getattr(_libc, "prctl", None)
 
 
@@ -140,7 +138,7 @@ def borrow(worker, message, kept):
         pid = lent["pid"]
         if started(pid) != lent["started"]:
             raise ProcessLookupError(errno.ESRCH, "the lender is gone")
-        copies = {key: copied(pid, item["packed"], item["places"]) for key, item in lent["data"].items()}
+        copies = _all_copied(pid, lent["data"])
         if started(pid) != lent["started"]:
             raise ProcessLookupError(errno.ESRCH, "the lender is gone")
         kept.update(copies)
@@ -149,6 +147,28 @@ def borrow(worker, message, kept):
         refused = isinstance(error, OSError) and error.errno in (errno.EPERM, errno.ENOSYS)
         reply = {"error": repr(error), "refused": refused}
     worker.link.send({"op": "reply", "id": message["id"], "reply": reply})
+
+
+def _all_copied(pid, data):
+    """Large values one after the other, by several threads each; of the others each thread takes some."""
+    copies, groups, nbytes = {}, [], PIECE_BYTES
+    for key, item in data.items():
+        sizes = [size for _, _, size in item["places"]]
+        if any(size > PIECE_BYTES for size in sizes):
+            copies[key] = copied(pid, item["packed"], item["places"])
+            continue
+        if nbytes >= PIECE_BYTES:
+            groups.append({})
+            nbytes = 0
+        groups[-1][key] = item
+        nbytes += sum(sizes)
+
+    def copy(group):
+        return {key: copied(pid, item["packed"], item["places"]) for key, item in group.items()}
+
+    for group in helpers.each(copy, [(group,) for group in groups]):
+        copies.update(group)
+    return copies
 
 
 def copied(pid, packed, places):
@@ -163,28 +183,31 @@ def copied(pid, packed, places):
 
 
 def _copy(pid, address, nbytes, is_writable):
-    # What is `bytes` already need not be made it.
-    target = regions.take(nbytes) if is_writable else _new_bytes(None, nbytes)
+    if is_writable:
+        target, is_new = regions.take(nbytes)
+    else:
+        # What is `bytes` already need not be made it.
+        target, is_new = _new_bytes(None, nbytes), True
     start = _address(target)
     if not is_writable:
-        _ask_for_huge_pages(start, nbytes)
+        ask_for_huge_pages(start, nbytes)
+
+    def read(first, length):
+        if is_new:
+            populate(start + first, length)
+        _read(pid, address + first, start + first, length)
+
+    helpers.each(read, pieces(nbytes))
+    return target
+
+
+def _read(pid, there, here, nbytes):
     done = 0
     while done < nbytes:
-        here, there = _Part(start + done, nbytes - done), _Part(address + done, nbytes - done)
+        to, source = _Part(here + done, nbytes - done), _Part(there + done, nbytes - done)
         # Other threads run meanwhile.
-        n = _process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+        n = _process_vm_readv(pid, ctypes.byref(to), 1, ctypes.byref(source), 1, 0)
         if n <= 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         done += n
-    return target
-
-
-def _ask_for_huge_pages(start, nbytes):
-    if nbytes < HUGE_BYTES_MIN or _madvise is None:
-        return
-    first = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
-    last = (start + nbytes) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-    if last > first:
-        # Without them it works as well.
-        _madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), MADV_HUGEPAGE)

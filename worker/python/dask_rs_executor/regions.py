@@ -11,6 +11,8 @@ import threading
 import time
 import weakref
 
+from .pages import HUGE_BYTES_MIN
+
 try:
     import numpy as np
     from distributed.protocol.utils import host_array
@@ -24,8 +26,6 @@ except ImportError:
 REGION_BYTES_MIN = 128 * 1024
 # Sizes are multiples of this.
 STEP_BYTES = 64 * 1024
-# Memory of this size is made of huge pages where there are any: the kernel clears one faster than 512 small ones.
-HUGE_BYTES_MIN = 4 * 2**20
 # What nobody has is kept for so long, ...
 KEPT_SECONDS = 2
 # ... no more than so much ...
@@ -50,18 +50,19 @@ class Regions:
         self._bytes_max = min(KEPT_BYTES_MAX, (memory_limit or 2**63) // KEPT_SHARE)
 
     def take(self, nbytes):
-        """A writable view of memory with anything in it."""
+        """A writable view of memory with anything in it, and whether this process has not used it before."""
         if np is None or nbytes < REGION_BYTES_MIN:
-            return host_array(nbytes)
+            return host_array(nbytes), False
         size = -(-nbytes // STEP_BYTES) * STEP_BYTES
+        kept = self._kept(size)
         try:
-            region = self._kept(size) or _new(size)
+            region = kept or _new(size)
         except (OSError, ValueError):
             # As many mappings as a process may have.
-            return host_array(nbytes)
+            return host_array(nbytes), False
         holder = np.frombuffer(region, np.uint8, nbytes)
         weakref.finalize(holder, self._give_back, region).atexit = False
-        return memoryview(holder)
+        return memoryview(holder), kept is None
 
     def _kept(self, size):
         with self._lock:

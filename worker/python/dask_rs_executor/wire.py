@@ -194,7 +194,7 @@ class Framed:
             if len(data) != size:
                 raise EOFError
             return data
-        target = regions.take(size)
+        target, _ = regions.take(size)
         filled = 0
         while filled < size:
             n = self._reader.readinto(target[filled:])

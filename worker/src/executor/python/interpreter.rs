@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use crate::options::PythonChoice;
 
 /// Our Python package, written into the worker's directory at start.
-const SOURCES: [(&str, &str); 16] = [
+const SOURCES: [(&str, &str); 17] = [
     ("__init__.py", include_str!("../../../python/dask_rs_executor/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_executor/__main__.py")),
     ("alone.py", include_str!("../../../python/dask_rs_executor/alone.py")),
@@ -22,6 +22,7 @@ const SOURCES: [(&str, &str); 16] = [
     ("lending.py", include_str!("../../../python/dask_rs_executor/lending.py")),
     ("noted.py", include_str!("../../../python/dask_rs_executor/noted.py")),
     ("profiling.py", include_str!("../../../python/dask_rs_executor/profiling.py")),
+    ("pages.py", include_str!("../../../python/dask_rs_executor/pages.py")),
     ("regions.py", include_str!("../../../python/dask_rs_executor/regions.py")),
     ("store.py", include_str!("../../../python/dask_rs_executor/store.py")),
     ("tasks.py", include_str!("../../../python/dask_rs_executor/tasks.py")),
