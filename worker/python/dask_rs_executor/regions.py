@@ -29,7 +29,7 @@ STEP_BYTES = 64 * 1024
 # What nobody has is kept for so long, ...
 KEPT_SECONDS = 2
 # ... no more than so much ...
-KEPT_BYTES_MAX = 256 * 2**20
+KEPT_BYTES_MAX = 2**30
 # ... and no more than this part of the worker's memory limit.
 KEPT_SHARE = 16
 
