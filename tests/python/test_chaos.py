@@ -22,10 +22,8 @@ CLIENTS = 8
 # Operations that take longer than this are told of.
 SLOW_SECONDS = 10
 OPERATIONS_DEFAULT = 160
-# One worker is killed for each so many operations, but not more often than this: a nanny waits longer each time a worker dies soon
-# after its start.
+# One worker is killed for each so many operations.
 OPERATIONS_PER_KILL = 24
-SECONDS_PER_KILL_MIN = 4
 # The scheduler's memory is looked at after each so many operations, but this often at least.
 OPERATIONS_PER_SAMPLE = 100
 SAMPLES_MIN = 3
@@ -54,14 +52,13 @@ class Killer:
     def __init__(self, nannies, rng):
         self.nannies, self.rng = nannies, rng
         self.lock = threading.Lock()
-        self.done = self.kills = self.done_at_kill = self.killed_at = 0
+        self.done = self.kills = 0
 
     def count(self):
         """One more operation is done."""
         with self.lock:
             self.done += 1
-            if self.done - self.done_at_kill >= OPERATIONS_PER_KILL and now() - self.killed_at >= SECONDS_PER_KILL_MIN:
-                self.done_at_kill, self.killed_at = self.done, now()
+            if self.done % OPERATIONS_PER_KILL == 0:
                 self.kill()
 
     def kill(self):

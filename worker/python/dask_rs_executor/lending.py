@@ -188,14 +188,15 @@ def _copy(pid, address, nbytes, is_writable):
     else:
         # What is `bytes` already need not be made it.
         target, is_new = _new_bytes(None, nbytes), True
-    start = _address(target)
     if not is_writable:
-        ask_for_huge_pages(start, nbytes)
+        ask_for_huge_pages(_address(target), nbytes)
 
     def read(first, length):
+        # It has the memory itself: one that is late must not write where something else is by then.
+        here = _address(target) + first
         if is_new:
-            populate(start + first, length)
-        _read(pid, address + first, start + first, length)
+            populate(here, length)
+        _read(pid, address + first, here, length)
 
     helpers.each(read, pieces(nbytes))
     return target

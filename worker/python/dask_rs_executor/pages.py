@@ -6,7 +6,7 @@ for in one call, and by several threads, it is a third.
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 # Memory of this size is made of huge pages where there are any: the kernel clears one faster than 512 small ones.
 HUGE_BYTES_MIN = 4 * 2**20
@@ -30,15 +30,13 @@ class Helpers:
         self._pool = None
 
     def each(self, work, items):
-        """Calls ``work`` with each item, and returns when all calls have ended, with the results in order. It may not call this."""
+        """The results of ``work`` for each item, in order. ``work`` may not call this; if a call fails, others may still run."""
         if len(items) < 2:
             return [work(*item) for item in items]
         if self._pool is None:
             count = min(THREADS_MAX, len(os.sched_getaffinity(0)))
             self._pool = ThreadPoolExecutor(count, thread_name_prefix="Dask-Copying")
-        # One that fails does not end before the others, which may be at work on memory that would then be freed.
         calls = [self._pool.submit(work, *item) for item in items]
-        wait(calls)
         return [call.result() for call in calls]
 
     def forget(self):
