@@ -1,6 +1,8 @@
 """What user code can do on a worker: clients inside tasks, actors, coroutines, plugins, transfers, errors of all kinds."""
 
 import asyncio
+import importlib
+import sys
 import threading
 import time
 
@@ -82,6 +84,27 @@ def test_a_task_secedes_and_rejoins(client):
     # More than there are threads: only seceding lets the inner tasks run.
     futures = client.map(nested, [10] * 12, pure=False)
     assert client.gather(futures) == [55] * 12
+
+
+def test_tasks_wait_for_a_package_that_another_imports(client, tmp_path, monkeypatch):
+    # As with `dask.array`, a package within one: its functions look in a table that it fills last.
+    package = tmp_path / "dask_test" / "halfway"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "table.py").write_text("entries = []\n\n\ndef look(_):\n    return list(entries)\n")
+    (package / "__init__.py").write_text("import time\n\nfrom . import table\n\ntime.sleep(1)\ntable.entries.append(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    look = importlib.import_module("dask_test.halfway.table").look
+    client.run(lambda: sys.path.insert(0, str(tmp_path)))
+    try:
+        looks = []
+        for i in range(8):
+            looks.append(client.submit(look, i, pure=False))
+            # The first ones are in the middle of the package when the next come.
+            time.sleep(0.1)
+        assert client.gather(looks) == [[1]] * 8
+    finally:
+        client.run(lambda: sys.path.remove(str(tmp_path)))
 
 
 def test_coroutines_are_tasks(client):

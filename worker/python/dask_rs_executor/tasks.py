@@ -30,6 +30,9 @@ _ABSENT = object()
 POST_TASK_SECONDS_MAX = 0.001
 # Longest description of a failed task in the log.
 TASK_REPR_CHARACTERS_MAX = 1000
+# One thread of a pool unpickles at a time, as in upstream's workers. While a package is being imported, another thread's
+# pickle takes functions from those of its modules that are there already, and would run them before the rest of it is.
+_unpickling = threading.RLock()
 
 
 def start(worker, message):
@@ -84,8 +87,9 @@ def _run_in_thread(worker, message, found):
     try:
         token = _worker_cvar.set(worker)
         try:
-            spec = message["spec"].load()
-            data = {key: _value(found[key]) for key in message["dependencies"]}
+            with _unpickling:
+                spec = message["spec"].load()
+                data = {key: _value(found[key]) for key in message["dependencies"]}
         finally:
             _worker_cvar.reset(token)
     except Exception as error:
