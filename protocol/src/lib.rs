@@ -19,6 +19,7 @@ pub mod nanny_link;
 pub mod native;
 mod near_hash;
 mod pack;
+pub mod pages;
 pub mod payload;
 pub mod pickle;
 mod region;

@@ -1,5 +1,6 @@
 """What deployers call: `python -m` wrappers, specifications, `dask`'s subcommands, the stand-in for an interpreter."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -155,20 +157,47 @@ def test_keywords_of_upstreams_classes_become_options():
         arguments(SCHEDULER, {"plugins": [object()]})
 
 
+def page(url, context):
+    with urllib.request.urlopen(url, timeout=DEADLINE, context=context) as answer:
+        return answer.read().decode()
+
+
 def test_pages_are_served_over_tls_where_there_is_a_certificate(tmp_path):
     pytest.importorskip("cryptography", reason="NOT RUN: a certificate cannot be made without cryptography")
-    security = Security.temporary()
-    (tmp_path / "pages.pem").write_text(security.tls_scheduler_cert + security.tls_scheduler_key)
-    command = [*python_module("dask_rs.scheduler"), "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-    with Started(command, DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__CERT=str(tmp_path / "pages.pem")) as scheduler:
+    security, stranger = Security.temporary(), Security.temporary()
+    variable = "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__CERT"
+    for name, one in {"pages": security, "stranger": stranger}.items():
+        (tmp_path / f"{name}.pem").write_text(one.tls_scheduler_cert + one.tls_scheduler_key)
+    certificate = {variable: str(tmp_path / "pages.pem")}
+    trusting = ssl.create_default_context(cadata=security.tls_ca_file)
+    trusting.check_hostname = False
+    with contextlib.ExitStack() as started:
+
+        def start(module, *options, **environment):
+            command = [*python_module(f"dask_rs.{module}"), "--host", "127.0.0.1", *options]
+            return started.enter_context(Started([*command, "--dashboard-address", "127.0.0.1:0"], **environment))
+
+        scheduler = start("scheduler", "--port", "0", **certificate)
+        address = scheduler.line_with("Scheduler at:").split()[-1]
         dashboard = scheduler.line_with("dashboard at:").split()[-1]
         assert dashboard.startswith("https://")
-        trusting = ssl.create_default_context(cadata=security.tls_ca_file)
-        trusting.check_hostname = False
-        with urllib.request.urlopen(dashboard.replace("/status", "/health"), timeout=DEADLINE, context=trusting) as answer:
-            assert answer.read() == b"ok"
+        assert page(dashboard.replace("/status", "/health"), trusting) == "ok"
         with pytest.raises((OSError, http.client.HTTPException)):
-            urllib.request.urlopen(dashboard.replace("https", "http"), timeout=DEADLINE)
+            page(dashboard.replace("https", "http"), None)
+
+        def pages_of(worker):
+            place = worker.line_with("dashboard at:").split()[-1]
+            worker.line_with("Registered to:")
+            host, port = place.split(":")
+            return f"https://{place}", dashboard.replace("/status", f"/proxy/{port}/{host}")
+
+        direct, through = pages_of(start("worker", address, "--nthreads", "1", **certificate))
+        assert page(f"{direct}/health", trusting) == "ok"
+        assert "Dask worker" in page(f"{through}/status", trusting)
+        _, through = pages_of(start("worker", address, "--nthreads", "1", **{variable: str(tmp_path / "stranger.pem")}))
+        with pytest.raises(urllib.error.HTTPError, match="502") as refused:
+            page(f"{through}/status", trusting)
+        assert "certificate" in refused.value.read().decode()
 
 
 def test_signals_reach_every_process_of_a_specification():

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dask_protocol::comm::CommConfig;
+use dask_protocol::comm::{CommConfig, PageTls};
 use dask_protocol::compression::Compression;
 use dask_protocol::logs::LogRing;
 use dask_protocol::message::Resources;
@@ -75,6 +75,8 @@ pub struct WorkerOptions {
     pub contact_address: Option<Address>,
     /// `host:port` of the HTTP server (`:0` takes any port); `None` for no server.
     pub dashboard_address: Option<String>,
+    /// The certificate of that server, which then speaks https alone (`distributed.scheduler.dashboard.tls`).
+    pub http_tls: Option<PageTls>,
     /// Which Python runs user code.
     pub python: PythonChoice,
     /// Modules, files or URLs that the Python process loads before its first task (`distributed.worker.preload`).
@@ -186,6 +188,7 @@ impl WorkerOptions {
             listen_address,
             contact_address: None,
             dashboard_address: Some(":0".to_owned()),
+            http_tls: None,
             python: PythonChoice::Auto,
             preload: Vec::new(),
             preload_argv: Vec::new(),

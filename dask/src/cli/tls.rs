@@ -134,7 +134,7 @@ impl TlsArgs {
     }
 }
 
-/// The certificate of the scheduler's pages, if the configuration names one.
+/// The certificate of the scheduler's and the workers' pages, if the configuration names one.
 ///
 /// # Errors
 /// When it cannot be read.

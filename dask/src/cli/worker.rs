@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use dask_nanny::{Nanny, NannyOptions, NannyTls, PythonOptions, WorkerCommand, worker_environment};
-use dask_protocol::comm::CommConfig;
+use dask_protocol::comm::{CommConfig, PageTls};
 use dask_protocol::logs::LogRing;
 use dask_protocol::{Address, CommError};
 use dask_worker::server::nanny_link::NannyLink;
@@ -25,7 +25,7 @@ use super::pid_file::PidFile;
 use super::preload_args::sorted;
 use super::signals::{CLOSE_WAIT, Signals};
 use super::system::System;
-use super::tls::Role;
+use super::tls::{Role, page_tls};
 use super::worker_args::WorkerArgs;
 use super::worker_plan::{Plan, WorkerPlan, find_scheduler, runtime_threads, scheduler_ip};
 use super::{Failure, http_address, show_version};
@@ -60,6 +60,8 @@ struct Command<'a> {
     prefix: &'a [&'a str],
     scheduler: Address,
     comm: CommConfig,
+    /// Of the worker's pages.
+    page_tls: Option<PageTls>,
     logs: LogRing,
     /// Of a worker in this process.
     transfers: Option<Handle>,
@@ -84,8 +86,9 @@ fn run(args: &WorkerArgs, prefix: &[&str]) -> Result<ExitCode, Failure> {
             warn!(target: "distributed.worker.memory", "{warning}");
         }
         let comm = args.tls.comm_config(Role::Worker, &dask, args.scheduler_sni.as_deref()).map_err(Failure::Usage)?;
+        let page_tls = page_tls(&dask).map_err(Failure::Usage)?;
         let transfers = transfers.as_ref().map(|runtime| runtime.handle().clone());
-        let command = Command { args, dask: &dask, prefix, scheduler, comm, logs, transfers };
+        let command = Command { args, dask: &dask, prefix, scheduler, comm, page_tls, logs, transfers };
         match (&args.nanny_address, &plan.workers[..]) {
             (None, plans) if !args.no_nanny => command.run_nannies(plans).await,
             (None, [plan, ..]) => command.run_worker(plan).await,
@@ -115,9 +118,16 @@ pub(crate) async fn start_nanny(
     let plan = Plan::new(&args, &dask, &scheduler, scheduler_ip(&scheduler).await, &System::detect())?;
     let [plan] = plan.workers.as_slice() else { return Err("these arguments start several workers".to_owned()) };
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
-    let comm = CommConfig::default();
-    let command =
-        Command { args: &args, dask: &dask, prefix: &prefix, scheduler, comm, logs: LogRing::new(), transfers: None };
+    let command = Command {
+        args: &args,
+        dask: &dask,
+        prefix: &prefix,
+        scheduler,
+        comm: CommConfig::default(),
+        page_tls: None,
+        logs: LogRing::new(),
+        transfers: None,
+    };
     Nanny::start(command.nanny_options(plan, program)?).await.map_err(|error| error.to_string())
 }
 
@@ -297,6 +307,7 @@ impl Command<'_> {
             local_directory: plan.settings.local_directory.clone(),
             contact_address: plan.contact.clone(),
             dashboard_address: Some(http_address(&self.args.dashboard_address)),
+            http_tls: self.page_tls.clone(),
             python: match self.args.python.as_deref() {
                 None => PythonChoice::Auto,
                 Some("none") => PythonChoice::Off,

@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
         "distributed.scheduler.dashboard.tls.cert",
         Kind::Text,
         "null",
-        "the certificate of the scheduler's pages, which are then served over https alone",
+        "the certificate of the scheduler's and the workers' pages, which are then served over https alone",
     ),
     key("distributed.scheduler.dashboard.tls.key", Kind::Text, "null", "its key; in the certificate's file when null"),
     key(

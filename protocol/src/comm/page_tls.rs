@@ -4,19 +4,22 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
-use super::tls::{certificates, pem_text};
+use super::tls::{TlsConfig, Verifier, certificates, pem_text};
 use crate::error::CommError;
 
 /// The certificate of an HTTP server (`distributed.scheduler.dashboard.tls`). Cheap to clone.
 #[derive(Clone)]
-pub struct PageTls(TlsAcceptor);
+pub struct PageTls {
+    acceptor: TlsAcceptor,
+    chain: Arc<[CertificateDer<'static>]>,
+}
 
 impl PageTls {
     /// Loads a certificate (chain) and its private key. Each is a path, or PEM text if it has a line break; both may be in
@@ -32,9 +35,24 @@ impl PageTls {
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(&error))?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
+            .with_single_cert(chain.clone(), key)
             .map_err(|error| failed(&error))?;
-        Ok(PageTls(TlsAcceptor::from(Arc::new(server))))
+        Ok(PageTls { acceptor: TlsAcceptor::from(Arc::new(server)), chain: chain.into() })
+    }
+
+    /// How to read pages of other processes of the cluster: they show one of these certificates, or one that is signed by
+    /// these or by the authority of the cluster's own connections. Names are not checked, as between dask's processes.
+    ///
+    /// # Errors
+    /// When such a certificate cannot sign.
+    pub fn reader(&self, cluster: Option<&TlsConfig>) -> Result<ClientConfig, CommError> {
+        let provider = Arc::new(ring::default_provider());
+        let trusted = self.chain.iter().chain(cluster.into_iter().flat_map(TlsConfig::anchors)).cloned().collect();
+        let verifier = Verifier::new(trusted, &provider)?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| CommError::Tls(error.to_string()))?;
+        Ok(client.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
     }
 
     /// Speaks TLS over a connection that a caller has made. Waits for the caller for as long as it takes.
@@ -45,7 +63,7 @@ impl PageTls {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        self.0.accept(stream).await
+        self.acceptor.accept(stream).await
     }
 }
 

@@ -29,6 +29,7 @@ pub struct TlsConfig {
     client: Arc<ClientConfig>,
     client_with_sni: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    anchors: Arc<[CertificateDer<'static>]>,
 }
 
 impl TlsConfig {
@@ -62,7 +63,7 @@ impl TlsConfig {
     ) -> Result<TlsConfig, CommError> {
         let versions = versions.supported();
         let provider = Arc::new(ring::default_provider());
-        let verifier = Arc::new(Verifier::new(anchors, &provider)?);
+        let verifier = Arc::new(Verifier::new(anchors.clone(), &provider)?);
         let failed = |e: Error| CommError::Tls(e.to_string());
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
@@ -79,7 +80,12 @@ impl TlsConfig {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(failed)?;
-        Ok(TlsConfig { client: Arc::new(client), client_with_sni, server: Arc::new(server) })
+        Ok(TlsConfig { client: Arc::new(client), client_with_sni, server: Arc::new(server), anchors: anchors.into() })
+    }
+
+    /// The authority's certificates.
+    pub(super) fn anchors(&self) -> &[CertificateDer<'static>] {
+        &self.anchors
     }
 
     pub(super) fn connector(&self, with_sni: bool) -> TlsConnector {
@@ -143,7 +149,7 @@ pub(super) fn certificates(what: &str, path_or_pem: &str) -> Result<Vec<Certific
 
 /// Accepts certificates signed by the anchors, and the anchors themselves.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     anchors: Vec<CertificateDer<'static>>,
     roots: RootCertStore,
     clients: Arc<dyn ClientCertVerifier>,
@@ -151,7 +157,10 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(anchors: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Verifier, CommError> {
+    pub(super) fn new(
+        anchors: Vec<CertificateDer<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Verifier, CommError> {
         let mut roots = RootCertStore::empty();
         for anchor in &anchors {
             roots.add(anchor.clone()).map_err(|e| CommError::Tls(format!("CA certificate: {e}")))?;

@@ -12,7 +12,6 @@ mod guard;
 mod html;
 mod info;
 mod json;
-mod listen;
 mod live;
 mod live_pages;
 mod metrics;
@@ -20,18 +19,20 @@ mod process;
 mod profile;
 mod proxy;
 pub(crate) mod report;
-mod room;
 mod site;
 mod stream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{OriginalUri, Request};
+use axum::extract::{ConnectInfo, OriginalUri, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use dask_protocol::pages;
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tracing::error;
 
@@ -43,7 +44,15 @@ use crate::server::Server;
 /// Starts serving, if a dashboard address is set. A port that is taken is replaced by a free one.
 pub(crate) async fn start(server: &Arc<Server>) {
     let Some(wanted) = &server.options.dashboard_address else { return };
-    let listener = match listen::bind(wanted).await {
+    let tls = server.options.http_tls.clone();
+    let proxy = match proxy::Proxy::new(tls.as_ref(), &server.options.comm) {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            error!(target: "distributed.scheduler", "No dashboard: {error}");
+            return;
+        }
+    };
+    let listener = match pages::bind(wanted).await {
         Ok(listener) => listener,
         Err(error) => {
             error!(target: "distributed.scheduler", "No dashboard: cannot listen on {wanted:?}: {error}");
@@ -55,8 +64,10 @@ pub(crate) async fn start(server: &Arc<Server>) {
     let _ = server.dashboard_port.set(address.port());
     let guard = Guard::new(server.options.http_token.clone(), server.options.http_api);
     let prefix = server.options.dashboard_prefix.clone().unwrap_or_default();
-    let router = with_prefix(router(Arc::new(Site::new(Arc::clone(server), guard))), prefix.trim_matches('/'));
-    tokio::spawn(listen::serve(listener, router, server.options.http_tls.clone(), server.closing.clone()));
+    let router = with_prefix(router(Arc::new(Site::new(Arc::clone(server), guard)), proxy), prefix.trim_matches('/'));
+    let pages_for =
+        move |peer| TowerToHyperService::new(router.clone().layer(Extension(ConnectInfo::<SocketAddr>(peer))));
+    tokio::spawn(pages::serve(listener, tls, server.closing.clone(), pages_for));
 }
 
 /// Everything at the top, and below the prefix of a proxy that passes it on.
@@ -87,7 +98,7 @@ fn moved(to: &str) -> Response {
     (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response()
 }
 
-fn router(site: Arc<Site>) -> Router {
+fn router(site: Arc<Site>, proxy: proxy::Proxy) -> Router {
     Router::new()
         .route("/", get(top))
         .route("/health", get(|| async { "ok" }))
@@ -99,7 +110,7 @@ fn router(site: Arc<Site>) -> Router {
         .merge(info::routes())
         .merge(json::routes())
         .merge(live_pages::routes())
-        .layer(Extension(proxy::Proxy::new()))
+        .layer(Extension(proxy))
         .with_state(site)
 }
 

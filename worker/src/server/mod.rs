@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use dask_protocol::comm::{BatchedSender, Comm, ConnectionPool, Listener};
 use dask_protocol::message::{RegisterWorkerReply, WorkerStatus, WorkerStatusChange};
-use dask_protocol::{Address, CommError, Value};
+use dask_protocol::{Address, CommError, Value, pages};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -120,7 +120,7 @@ impl Worker {
         }
         let listener = listen(&options).await?;
         let http = match &options.dashboard_address {
-            Some(address) => Some(http::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),
+            Some(address) => Some(pages::bind(address).await.map_err(system(&format!("dashboard address {address}")))?),
             None => None,
         };
         let dashboard_port = http.as_ref().and_then(|http| http.local_addr().ok()).map(|bound| bound.port());
@@ -153,7 +153,7 @@ impl Worker {
         };
         shared.transfers.spawn(connection::accept(Arc::clone(&shared), listener));
         if let Some(http) = http {
-            tokio::spawn(http::serve(Arc::clone(&shared), http));
+            tokio::spawn(http::serve(Arc::clone(&shared), http, options.http_tls.clone()));
         }
         if let Some(reader) = reader {
             python_events::start(&shared, reader);

@@ -3,7 +3,6 @@
 mod metrics;
 
 use std::fmt::Write as _;
-use std::io;
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::State as Of;
@@ -12,6 +11,9 @@ use axum::http::{StatusCode, header};
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
+use dask_protocol::comm::PageTls;
+use dask_protocol::pages;
+use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -34,14 +36,8 @@ const PATHS: [&str; 10] = [
     "/statics/worker.css",
 ];
 
-/// Binds `host:port`; an empty host means every interface.
-pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
-    let text = address.strip_prefix(':').map_or_else(|| address.to_owned(), |port| format!("0.0.0.0:{port}"));
-    TcpListener::bind(text).await
-}
-
 /// Serves until the worker stops.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: Option<PageTls>) {
     let stop = shared.stop.clone();
     let routes = Router::new()
         // Relative, so that it is right through the scheduler's proxy as well.
@@ -56,10 +52,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         .route("/statics/worker.js", get(|| async { ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
         .route("/statics/worker.css", get(|| async { ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }))
         .with_state(shared);
-    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-    if let Err(error) = served {
-        tracing::warn!(target: "distributed.worker", %error, "the HTTP server stopped");
-    }
+    pages::serve(listener, tls, stop, move |_| TowerToHyperService::new(routes.clone())).await;
 }
 
 async fn status_json(Of(shared): Of<Arc<Shared>>) -> Json<serde_json::Value> {

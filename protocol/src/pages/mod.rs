@@ -1,23 +1,26 @@
-//! The listening side of the HTTP server: how many callers at a time, and for how long each may dawdle.
+//! The listening side of the processes' HTTP servers: how many callers at a time, and for how long each may dawdle.
 
+mod room;
+
+use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
-use dask_protocol::comm::PageTls;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::room::{Place, Room};
+use self::room::{Place, Room};
+use crate::comm::PageTls;
 
 /// Connections at a time; a browser has six. For further ones those make room that have waited longest without a request.
 const CONNECTIONS_MAX: usize = 1024;
@@ -29,7 +32,10 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on `host:port`, `:port` or a bare port. A port that is taken is replaced by a free one.
-pub(super) async fn bind(wanted: &str) -> std::io::Result<TcpListener> {
+///
+/// # Errors
+/// When the system refuses, or the text is no such address.
+pub async fn bind(wanted: &str) -> std::io::Result<TcpListener> {
     let (host, port) = match wanted.rsplit_once(':') {
         Some((host, port)) => (host.trim_matches(['[', ']']), port),
         None => ("", wanted),
@@ -50,8 +56,16 @@ pub(super) async fn bind(wanted: &str) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Serves until `closing`.
-pub(super) async fn serve(listener: TcpListener, router: Router, tls: Option<PageTls>, closing: CancellationToken) {
+/// Serves until `closing`. `pages` makes what answers one caller.
+pub async fn serve<F, S, B>(listener: TcpListener, tls: Option<PageTls>, closing: CancellationToken, pages: F)
+where
+    F: Fn(SocketAddr) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let room = Room::new(CONNECTIONS_MAX);
     loop {
         let accepted = tokio::select! {
@@ -59,13 +73,13 @@ pub(super) async fn serve(listener: TcpListener, router: Router, tls: Option<Pag
             accepted = accept(&listener, &room) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let (router, tls, closing, place) = (router.clone(), tls.clone(), closing.clone(), Arc::new(place));
+        let (pages, tls, closing, place) = (pages(peer), tls.clone(), closing.clone(), Arc::new(place));
         tokio::spawn(async move {
             let sent_away = place.sent_away.clone();
             tokio::select! {
                 () = closing.cancelled() => {}
-                () = sent_away.cancelled() => debug!(target: "distributed.scheduler", %peer, "made room for another caller"),
-                () = greet(stream, peer, tls, router, place) => {}
+                () = sent_away.cancelled() => debug!(target: "distributed.http", %peer, "made room for another caller"),
+                () = greet(stream, peer, tls, pages, place) => {}
             }
         });
     }
@@ -76,7 +90,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Room>) -> Option<(TcpStream, 
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, room.enter().await)),
         Err(error) => {
-            debug!(target: "distributed.scheduler", %error, "no connection to the HTTP server");
+            debug!(target: "distributed.http", %error, "no connection to the HTTP server");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -84,22 +98,29 @@ async fn accept(listener: &TcpListener, room: &Arc<Room>) -> Option<(TcpStream, 
 }
 
 /// Speaks TLS first, if there is a certificate.
-async fn greet(stream: TcpStream, peer: SocketAddr, tls: Option<PageTls>, router: Router, place: Arc<Place>) {
-    let Some(tls) = tls else { return converse(stream, peer, router, place).await };
+async fn greet<S, B>(stream: TcpStream, peer: SocketAddr, tls: Option<PageTls>, pages: S, place: Arc<Place>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let Some(tls) = tls else { return converse(stream, peer, pages, place).await };
     match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, peer, router, place).await,
-        Ok(Err(error)) => {
-            debug!(target: "distributed.scheduler", %peer, %error, "no TLS with a caller of the HTTP server")
-        }
-        Err(_) => debug!(target: "distributed.scheduler", %peer, "a caller of the HTTP server is too slow for TLS"),
+        Ok(Ok(stream)) => converse(stream, peer, pages, place).await,
+        Ok(Err(error)) => debug!(target: "distributed.http", %peer, %error, "no TLS with a caller of the HTTP server"),
+        Err(_) => debug!(target: "distributed.http", %peer, "a caller of the HTTP server is too slow for TLS"),
     }
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, router: Router, place: Arc<Place>)
+async fn converse<I, S, B>(stream: I, peer: SocketAddr, pages: S, place: Arc<Place>)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
+    I: AsyncRead + AsyncWrite + Send + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let pages = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
     let service = service_fn(move |request| {
         place.set_busy(true);
         let (answer, place) = (pages.call(request), Arc::clone(&place));
@@ -115,7 +136,7 @@ where
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = serving.await {
-        debug!(target: "distributed.scheduler", %peer, %error, "an HTTP connection ended");
+        debug!(target: "distributed.http", %peer, %error, "an HTTP connection ended");
     }
 }
 
