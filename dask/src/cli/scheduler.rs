@@ -28,6 +28,8 @@ const LOGGER: &str = "distributed.scheduler";
 /// While one thread takes in a large graph, another one serves.
 const RUNTIME_THREADS_MIN: usize = 2;
 const RUNTIME_THREADS_MAX: usize = 4;
+/// What the configuration says of the pages' task stream unless it is told otherwise.
+const UPSTREAM_STREAM_LENGTH: usize = 1000;
 /// What in `distributed.scheduler.http.routes` opens `/api/v1` to everybody.
 const HTTP_API_ROUTES: &str = "distributed.http.scheduler.api";
 
@@ -86,7 +88,18 @@ fn options(
     logs: LogRing,
 ) -> Result<SchedulerOptions, String> {
     let listed = |given: &[String], key| if given.is_empty() { dask.texts(key) } else { Ok(given.to_vec()) };
+    let default = SchedulerOptions::default();
+    let length = |key, default| dask.key(key).map_or(Ok(default), |said| said.count());
     Ok(SchedulerOptions {
+        task_stream_length: length(
+            "distributed.scheduler.dashboard.tasks.task-stream-length",
+            default.task_stream_length,
+        )?,
+        page_stream_length: length(
+            "distributed.scheduler.dashboard.status.task-stream-length",
+            UPSTREAM_STREAM_LENGTH,
+        )?
+        .saturating_mul(default.page_stream_length / UPSTREAM_STREAM_LENGTH),
         listen: plan.listen,
         contact_address: plan.contact_address,
         dashboard_address: Some(http_address(&args.dashboard_address)),
@@ -107,7 +120,7 @@ fn options(
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),
         logs: Some(log_source(logs)),
         when_quiet: Some(allocator::give_back),
-        ..SchedulerOptions::default()
+        ..default
     })
 }
 

@@ -191,6 +191,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("distributed.scheduler.http.token", Kind::Text, "null", "what callers show to retire workers over HTTP"),
     key(
+        "distributed.scheduler.dashboard.status.task-stream-length",
+        Kind::Count,
+        "1000",
+        "of the pages' task stream; 25 parts of tasks are kept for each",
+    ),
+    key(
+        "distributed.scheduler.dashboard.tasks.task-stream-length",
+        Kind::Count,
+        "100000",
+        "tasks kept for `get_task_stream`, once somebody has asked",
+    ),
+    key(
         "distributed.scheduler.dashboard.tls.cert",
         Kind::Text,
         "null",

@@ -58,12 +58,13 @@ impl IntoResponse for Unavailable {
 
 impl Site {
     pub(super) fn new(server: Arc<Server>, guard: Guard) -> Site {
+        let stream = Mutex::new(Stream::new(server.options.page_stream_length));
         Site {
             server,
             guard,
             next: Arc::new(AsyncMutex::new(Instant::now())),
             frame: AsyncMutex::new(None),
-            stream: Mutex::new(Stream::default()),
+            stream,
             profile: profile::Kept::default(),
             longest_turn: Mutex::new(0.0),
         }

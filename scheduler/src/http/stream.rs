@@ -10,8 +10,6 @@ use serde_json::{Value as Json, json};
 
 use crate::server::recent::{Activity, Part};
 
-/// Blocks kept. Some 3 MB when full.
-const BLOCKS_MAX: usize = 25_000;
 /// Most blocks in one answer, the newest ones; more than a screen has room for.
 const BLOCKS_PER_ANSWER: usize = 6_000;
 /// Most lanes (threads of workers, also of those that left) and names; with more of either everything begins anew.
@@ -45,8 +43,10 @@ struct Block {
 }
 
 /// The blocks of the last while.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stream {
+    /// Blocks kept.
+    length: usize,
     /// Counts the beginnings: numbers of lanes and names mean something within one only.
     epoch: u64,
     lanes: Set<(Address, i64)>,
@@ -63,6 +63,21 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Keeps so many blocks.
+    pub(super) fn new(length: usize) -> Stream {
+        Stream {
+            length,
+            epoch: 0,
+            lanes: Set::default(),
+            last: Vec::new(),
+            names: Set::default(),
+            blocks: VecDeque::new(),
+            first: 0,
+            shown: 0,
+            missed: 0,
+        }
+    }
+
     /// Takes in what the driver noted, oldest first.
     pub(super) fn absorb(&mut self, parts: impl IntoIterator<Item = Part>, missed: u64) {
         self.missed += missed;
@@ -76,7 +91,7 @@ impl Stream {
 
     fn add(&mut self, part: Part) {
         if self.lanes.len() >= LANES_MAX || self.names.len() >= NAMES_MAX {
-            *self = Stream { epoch: self.epoch + 1, missed: self.missed, ..Stream::default() };
+            *self = Stream { epoch: self.epoch + 1, missed: self.missed, ..Stream::new(self.length) };
         }
         let prefix = part.key.prefix().into_owned();
         let lane = self.lanes.insert_full((part.worker, part.thread)).0;
@@ -112,7 +127,7 @@ impl Stream {
             neighbour.count = neighbour.count.saturating_add(1);
             return;
         }
-        if self.blocks.len() >= BLOCKS_MAX {
+        if self.blocks.len() >= self.length.max(1) {
             self.blocks.pop_front();
             self.first += 1;
         }
@@ -222,6 +237,8 @@ fn position(number: u64, first: u64) -> usize {
 mod tests {
     use super::*;
 
+    const LENGTH: usize = 10_000;
+
     fn part(key: &str, thread: i64, start: f64, seconds: f64) -> Part {
         Part {
             key: key.into(),
@@ -242,7 +259,7 @@ mod tests {
 
     #[test]
     fn short_neighbours_of_one_kind_are_one_block() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(LENGTH);
         let tasks = (0..30_u32).map(|i| part(&format!("inc-{i}"), 1, 100.0 + f64::from(i) * 0.001, 0.000_9));
         stream.absorb(tasks, 0);
         stream.absorb(
@@ -254,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_was_shown_does_not_change_and_is_told_once() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(LENGTH);
         stream.absorb([part("inc-1", 1, 1.0, 0.001)], 0);
         let first = stream.answer(&Asked::default(), 2.0);
         stream.absorb([part("inc-2", 1, 1.001, 0.001)], 0);
@@ -266,18 +283,18 @@ mod tests {
 
     #[test]
     fn an_answer_is_bounded_and_says_what_it_leaves_out() {
-        let mut stream = Stream::default();
-        let many = u32::try_from(BLOCKS_MAX).expect("it fits") + 10;
+        let mut stream = Stream::new(LENGTH);
+        let many = u32::try_from(LENGTH).expect("it fits") + 10;
         stream.absorb((0..many).map(|i| part(&format!("k-{i}"), 1, f64::from(i), 0.5)), 3);
         let answer = stream.answer(&Asked::default(), f64::from(many));
         assert_eq!(blocks(&answer).len(), BLOCKS_PER_ANSWER);
-        assert_eq!(answer["skipped"], BLOCKS_MAX - BLOCKS_PER_ANSWER);
+        assert_eq!(answer["skipped"], LENGTH - BLOCKS_PER_ANSWER);
         assert_eq!(answer["missed"], 3);
     }
 
     #[test]
     fn lanes_without_end_begin_anew() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(LENGTH);
         let many = i64::try_from(LANES_MAX).expect("it fits") + 1;
         stream.absorb((0..many).map(|thread| part("x", thread, 1.0, 1.0)), 0);
         let answer = stream.answer(&Asked { epoch: 0, since: 5, names: 1, lanes: 5 }, 2.0);
@@ -286,7 +303,7 @@ mod tests {
 
     #[test]
     fn times_that_are_none_are_left_out() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(LENGTH);
         stream.absorb([part("x", 1, f64::NAN, 1.0), part("x", 1, 5.0, -1.0), part("x", 1, f64::INFINITY, 0.0)], 0);
         assert!(blocks(&stream.answer(&Asked::default(), 2.0)).is_empty());
     }

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::events::{EventLog, topics};
 use super::identity;
+use super::options::SchedulerOptions;
 use super::peers::{ClientPeer, Outbox, Session, WorkerInfo, WorkerPeer, name_or_address, name_text};
 use super::recent::RecentParts;
 use super::recording::Recording;
@@ -120,7 +121,7 @@ pub(crate) struct Registered {
 }
 
 impl Core {
-    pub(crate) fn new(state: State, clock: Clock, pool: ConnectionPool) -> Core {
+    pub(crate) fn new(state: State, clock: Clock, pool: ConnectionPool, options: &SchedulerOptions) -> Core {
         let events = EventLog::new(state.transition_log_length());
         Core {
             state,
@@ -131,8 +132,8 @@ impl Core {
             events,
             totals: Totals::default(),
             shuffles: Shuffles::default(),
-            task_stream: TaskStream::default(),
-            recent: RecentParts::default(),
+            task_stream: TaskStream::new(options.task_stream_length),
+            recent: RecentParts::new(options.page_stream_length),
             turns: Turns::default(),
             trackers: Trackers::default(),
             hooks: None,

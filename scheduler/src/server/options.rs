@@ -19,6 +19,12 @@ pub const DASHBOARD_PORT: u16 = 8787;
 /// Bytes of results held whole while they are gathered: a fetch that breaks can then be tried elsewhere.
 pub const GATHER_WINDOW_BYTES: usize = 128 << 20;
 
+/// Records of tasks that ran.
+const TASK_STREAM_LENGTH: usize = 100_000;
+/// Parts of tasks for the pages, which ask four times a second while somebody looks: this is 100,000 tasks a second. Twice
+/// 3 MB when full: what waits for the pages, and what they drew.
+const PAGE_STREAM_LENGTH: usize = 25_000;
+
 /// Everything [`super::Scheduler::start`] needs. `Default` is a scheduler as `dask scheduler` starts it.
 #[derive(Clone)]
 pub struct SchedulerOptions {
@@ -59,6 +65,10 @@ pub struct SchedulerOptions {
     pub event_log: Option<PathBuf>,
     /// RPC ops refused with an error (`scheduler.blocked-handlers`).
     pub blocked_handlers: Vec<String>,
+    /// Records kept for `get_task_stream` (`scheduler.dashboard.tasks.task-stream-length`).
+    pub task_stream_length: usize,
+    /// Parts of tasks that the pages' task stream keeps; what is short is drawn together and counts as one.
+    pub page_stream_length: usize,
     /// Bytes of results that are held whole at once while they are gathered through the scheduler; more goes through in pieces.
     pub gather_window_bytes: usize,
     /// Recent log lines for `get_logs`, newest first; none answers with no lines.
@@ -98,6 +108,8 @@ impl Default for SchedulerOptions {
             scheduler_file: None,
             event_log: None,
             blocked_handlers: Vec::new(),
+            task_stream_length: TASK_STREAM_LENGTH,
+            page_stream_length: PAGE_STREAM_LENGTH,
             gather_window_bytes: GATHER_WINDOW_BYTES,
             logs: None,
             when_quiet: None,

@@ -7,10 +7,6 @@ use dask_protocol::{Address, Key};
 
 use crate::state::Seconds;
 
-/// Parts kept until the pages take them: they ask four times a second while somebody looks, so this is 100,000 tasks a
-/// second. Some 3 MB when full.
-pub(crate) const PARTS_MAX: usize = 25_000;
-
 /// A timed part of a task's life, as its worker told it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Part {
@@ -62,14 +58,21 @@ impl Activity {
 }
 
 /// The ring.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RecentParts {
+    /// Parts kept until the pages take them.
+    length: usize,
     parts: VecDeque<Part>,
     /// Parts that left it unread.
     missed: u64,
 }
 
 impl RecentParts {
+    /// Keeps so many.
+    pub(crate) fn new(length: usize) -> RecentParts {
+        RecentParts { length, parts: VecDeque::new(), missed: 0 }
+    }
+
     /// Notes what a worker's message tells of a task that it ends; other messages tell nothing.
     pub(crate) fn note(&mut self, worker: &Address, message: &WorkerToScheduler) {
         let (key, thread, startstops, ok) = match message {
@@ -93,9 +96,11 @@ impl RecentParts {
     }
 
     fn push(&mut self, part: Part) {
-        if self.parts.len() >= PARTS_MAX {
-            self.parts.pop_front();
+        if self.parts.len() >= self.length {
             self.missed += 1;
+            if self.parts.pop_front().is_none() {
+                return;
+            }
         }
         self.parts.push_back(part);
     }
@@ -112,6 +117,8 @@ mod tests {
     use dask_protocol::message::{StartStop, TaskFinished};
 
     use super::*;
+
+    const LENGTH: usize = 100;
 
     fn finished(i: usize) -> WorkerToScheduler {
         let part = |action: &str| StartStop { action: action.into(), start: 1.0, stop: 2.0, source: None };
@@ -131,7 +138,7 @@ mod tests {
 
     #[test]
     fn every_part_of_a_task_is_taken_once() {
-        let mut recent = RecentParts::default();
+        let mut recent = RecentParts::new(LENGTH);
         recent.note(&"tcp://h:1".into(), &finished(0));
         let (parts, missed) = recent.take();
         let told: Vec<_> = parts.iter().map(|part| (part.action.name(), part.thread, part.ok)).collect();
@@ -141,10 +148,10 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_makes_room_and_is_counted() {
-        let mut recent = RecentParts::default();
-        (0..PARTS_MAX).for_each(|i| recent.note(&"tcp://h:1".into(), &finished(i)));
+        let mut recent = RecentParts::new(LENGTH);
+        (0..LENGTH).for_each(|i| recent.note(&"tcp://h:1".into(), &finished(i)));
         let (parts, missed) = recent.take();
-        assert_eq!((parts.len(), missed), (PARTS_MAX, PARTS_MAX as u64));
-        assert_eq!(parts.back().map(|part| part.key.to_string()), Some(format!("inc-{}", PARTS_MAX - 1)));
+        assert_eq!((parts.len(), missed), (LENGTH, LENGTH as u64));
+        assert_eq!(parts.back().map(|part| part.key.to_string()), Some(format!("inc-{}", LENGTH - 1)));
     }
 }

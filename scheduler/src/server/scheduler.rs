@@ -103,7 +103,7 @@ impl Scheduler {
         info!(target: "distributed.scheduler", "{RULE}");
         let pool = ConnectionPool::new(options.comm.clone());
         let (driver, driving) = {
-            let mut core = Core::new(state, clock, pool.clone());
+            let mut core = Core::new(state, clock, pool.clone(), &options);
             core.recording = recording(&options)?;
             Driver::start(core)
         };

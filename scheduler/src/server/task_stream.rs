@@ -8,15 +8,14 @@ use dask_protocol::{Address, Key, Value};
 use super::packed::Packed;
 use crate::state::Seconds;
 
-/// Records kept (`scheduler.dashboard.tasks.task-stream-length`).
-const RECORDS_MAX: usize = 100_000;
-/// Bytes of them: 1 KiB for each, where one has some 500 unless its task raised.
-const RECORDS_BYTES_MAX: usize = RECORDS_MAX << 10;
+/// Bytes of records kept: so many for each, where one has some 500 unless its task raised.
+const BYTES_PER_RECORD: usize = 1 << 10;
 
 /// A ring of records. It is empty until somebody asks for the first time.
-#[derive(Default)]
 pub(crate) struct TaskStream {
     enabled: bool,
+    /// Records kept (`scheduler.dashboard.tasks.task-stream-length`).
+    length: usize,
     records: VecDeque<Kept>,
     bytes: usize,
     /// Records made so far.
@@ -64,6 +63,11 @@ pub(crate) struct Wanted {
 }
 
 impl TaskStream {
+    /// Keeps so many, from the first question on.
+    pub(crate) fn new(length: usize) -> TaskStream {
+        TaskStream { enabled: false, length, records: VecDeque::new(), bytes: 0, index: 0 }
+    }
+
     /// How many records were made so far; from the first call on they are.
     pub(crate) fn index(&mut self) -> u64 {
         self.enabled = true;
@@ -84,7 +88,7 @@ impl TaskStream {
         self.bytes += kept.fields.len();
         self.records.push_back(kept);
         self.index += 1;
-        while self.records.len() > RECORDS_MAX || self.bytes > RECORDS_BYTES_MAX {
+        while self.records.len() > self.length || self.bytes > self.length.saturating_mul(BYTES_PER_RECORD) {
             self.bytes -= self.records.pop_front().map_or(0, |oldest| oldest.fields.len());
         }
     }
@@ -168,13 +172,15 @@ mod tests {
         })
     }
 
+    const LENGTH: usize = 100;
+
     fn record(i: u32) -> Record {
         Record::of(&"tcp://h:1".into(), &finished(i)).expect("it ends a task")
     }
 
     #[test]
     fn nothing_is_wanted_before_the_first_question() {
-        let mut stream = TaskStream::default();
+        let mut stream = TaskStream::new(LENGTH);
         stream.add(&record(0));
         assert_eq!(stream.index(), 0);
         stream.add(&record(0));
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn records_are_found_by_index_time_and_count() {
-        let mut stream = TaskStream::default();
+        let mut stream = TaskStream::new(LENGTH);
         stream.index();
         (0..10).for_each(|i| stream.add(&record(i)));
         let keys = |stream: &mut TaskStream, wanted: Wanted| -> Vec<i64> {
