@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use dask_protocol::logs::LogRing;
-use dask_scheduler::server::{LogLine, LogSource};
+use dask_scheduler::server::{JupyterOptions, LogLine, LogSource};
 use dask_scheduler::{Scheduler, SchedulerOptions};
 use tokio::runtime::Builder;
 use tracing::{info, warn};
@@ -105,6 +105,7 @@ fn options(
         dashboard_address: Some(http_address(&args.dashboard_address)),
         dashboard_prefix: args.dashboard_prefix.clone(),
         http_tls: page_tls(dask)?,
+        jupyter: args.jupyter.then(|| jupyter(args, dask)).transpose()?,
         // A setting of ours: what callers of `/api/v1` must show to change something.
         http_token: dask.texts("distributed.scheduler.http.token")?.pop(),
         http_api: dask.texts("distributed.scheduler.http.routes")?.iter().any(|route| route == HTTP_API_ROUTES),
@@ -122,6 +123,16 @@ fn options(
         when_quiet: Some(allocator::give_back),
         ..default
     })
+}
+
+/// A notebook's client connects with the scheduler's certificate.
+fn jupyter(args: &SchedulerArgs, dask: &DaskConfig) -> Result<JupyterOptions, String> {
+    let paths = args.tls.paths(Role::Scheduler, dask)?;
+    let variables = paths.into_iter().flat_map(|paths| {
+        [("CA_FILE", paths.ca), ("CLIENT__CERT", paths.cert), ("CLIENT__KEY", paths.key)]
+            .map(|(name, text)| (format!("DASK_DISTRIBUTED__COMM__TLS__{name}"), text))
+    });
+    Ok(JupyterOptions { environment: variables.collect() })
 }
 
 fn log_source(logs: LogRing) -> LogSource {

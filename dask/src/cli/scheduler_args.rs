@@ -68,8 +68,8 @@ pub struct SchedulerArgs {
     #[arg(long)]
     pub version: bool,
 
-    /// Runs a server inside Python.
-    #[arg(long, hide = true, overrides_with = "no_jupyter")]
+    /// Starts a Jupyter server beside the scheduler, below /jupyter/ of its pages; whoever reaches them runs code here
+    #[arg(long, overrides_with = "no_jupyter")]
     pub jupyter: bool,
     /// The default.
     #[arg(long, hide = true, overrides_with = "jupyter")]
@@ -118,7 +118,7 @@ impl SchedulerArgs {
             .filter(|said| !said.is_off());
         let scheme = self.tls.default_scheme(dask)?;
         let contact = dask.key("distributed.scheduler.contact-address");
-        let mut warnings = self.check_unsupported()?;
+        let mut warnings = self.without_effect();
         for class in ConfigArgs::foreign_memory_policies(dask) {
             warnings.push(format!("the active memory manager's policy {class} is Python's and is not run"));
         }
@@ -156,17 +156,14 @@ impl SchedulerArgs {
         (0..count).map(address).collect()
     }
 
-    fn check_unsupported(&self) -> Result<Vec<String>, String> {
-        if self.jupyter {
-            return Err("--jupyter: this native scheduler cannot run a Jupyter server inside itself".to_owned());
-        }
+    fn without_effect(&self) -> Vec<String> {
         let ignored = [
             (self.show || self.no_show, "--show"),
             (self.use_xheaders.is_some(), "--use-xheaders"),
             (!self.bokeh_whitelist.is_empty(), "--bokeh-whitelist"),
         ];
         let given = ignored.iter().filter(|(given, _)| *given);
-        Ok(given.map(|(_, option)| format!("{option} has no effect")).collect())
+        given.map(|(_, option)| format!("{option} has no effect")).collect()
     }
 }
 
@@ -215,10 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_python_inside_is_refused_and_the_rest_is_warned_about() {
-        assert!(plan(&["--jupyter"]).is_err());
+    fn what_has_no_effect_is_warned_about() {
         assert!(plan(&["--preload", "foo", "--", "--option", "1"]).is_ok());
-        assert_eq!(plan(&["--no-jupyter"]).expect("harmless").warnings, [""; 0]);
+        assert_eq!(plan(&["--jupyter", "--no-jupyter"]).expect("harmless").warnings, [""; 0]);
         let old = plan(&["--bokeh-whitelist=*", "--no-show"]).expect("harmless");
         assert_eq!(old.warnings, ["--show has no effect", "--bokeh-whitelist has no effect"]);
     }

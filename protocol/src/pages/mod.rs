@@ -116,7 +116,7 @@ where
 
 async fn converse<I, S, B>(stream: I, peer: SocketAddr, pages: S, place: Arc<Place>)
 where
-    I: AsyncRead + AsyncWrite + Send + Unpin,
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -134,7 +134,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = serving.await {
         debug!(target: "distributed.http", %peer, %error, "an HTTP connection ended");
     }

@@ -12,6 +12,7 @@ mod guard;
 mod html;
 mod info;
 mod json;
+mod jupyter;
 mod live;
 mod live_pages;
 mod metrics;
@@ -65,6 +66,10 @@ pub(crate) async fn start(server: &Arc<Server>) {
     let guard = Guard::new(server.options.http_token.clone(), server.options.http_api);
     let prefix = server.options.dashboard_prefix.clone().unwrap_or_default();
     let router = with_prefix(router(Arc::new(Site::new(Arc::clone(server), guard)), proxy), prefix.trim_matches('/'));
+    let router = match server.jupyter.get() {
+        Some(jupyter) => router.merge(jupyter::routes(Arc::clone(jupyter))),
+        None => router,
+    };
     let pages_for =
         move |peer| TowerToHyperService::new(router.clone().layer(Extension(ConnectInfo::<SocketAddr>(peer))));
     tokio::spawn(pages::serve(listener, tls, server.closing.clone(), pages_for));

@@ -13,6 +13,7 @@ mod failure;
 mod followers;
 mod graphs;
 pub(crate) mod identity;
+pub(crate) mod jupyter;
 mod listener;
 mod options;
 mod packed;
@@ -34,6 +35,7 @@ mod worker_link;
 mod worker_stream;
 
 pub(crate) use self::core::{Core, Totals, Turns};
+pub use jupyter::JupyterOptions;
 pub use options::{
     DASHBOARD_PORT, GATHER_WINDOW_BYTES, LogLine, LogSource, MemoryPolicyMaker, SCHEDULER_PORT, SchedulerOptions,
     WORKER_TTL,

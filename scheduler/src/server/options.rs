@@ -8,6 +8,7 @@ use std::time::Duration;
 use dask_protocol::Address;
 use dask_protocol::comm::{CommConfig, PageTls};
 
+use super::jupyter::JupyterOptions;
 use crate::state;
 
 /// `distributed.scheduler.worker-ttl`.
@@ -38,6 +39,8 @@ pub struct SchedulerOptions {
     pub dashboard_prefix: Option<String>,
     /// With a certificate the pages are served over TLS alone.
     pub http_tls: Option<PageTls>,
+    /// With these a Jupyter server is started, and served below `/jupyter/` to whoever reaches the pages (`--jupyter`).
+    pub jupyter: Option<JupyterOptions>,
     /// What a caller must know to change something over HTTP (`Authorization: Bearer ...`); none lets only callers on
     /// this machine do so.
     pub http_token: Option<String>,
@@ -94,6 +97,7 @@ impl Default for SchedulerOptions {
             dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
             dashboard_prefix: None,
             http_tls: None,
+            jupyter: None,
             http_token: None,
             http_api: false,
             comm: CommConfig::default(),

@@ -79,7 +79,8 @@ async fn clean_up(server: &Server) {
 async fn close_when_idle(server: &Server) {
     let Some(timeout) = server.options.idle_timeout else { return };
     let Ok(since) = server.driver.run(|core| core.state.idle_since()).await else { return };
-    if since.is_some_and(|since| server.clock.now() - since > timeout.as_secs_f64()) {
+    let used = server.jupyter.get().map_or(0.0, |jupyter| jupyter.last_active());
+    if since.is_some_and(|since| server.clock.now() - since.max(used) > timeout.as_secs_f64()) {
         info!(
             target: "distributed.scheduler",
             "Scheduler closing after being idle for {}s", timeout.as_secs_f64()

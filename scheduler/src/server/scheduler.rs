@@ -18,6 +18,7 @@ use super::core::Core;
 use super::driver::Driver;
 use super::extensions::Extensions;
 use super::graphs::Graphs;
+use super::jupyter::Jupyter;
 use super::listener::{self, Room};
 use super::options::SchedulerOptions;
 use super::recording::Recording;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// A preload module cannot be loaded.
     #[error("cannot start the scheduler: its preload modules cannot be loaded: {0}")]
     Preload(String),
+    /// The Jupyter server cannot be started.
+    #[error("cannot start the scheduler's Jupyter server: {0}")]
+    Jupyter(String),
     /// The event log cannot be written.
     #[error("cannot write the event log {path:?}: {error}")]
     EventLog {
@@ -122,12 +126,14 @@ impl Scheduler {
             window: Window::new(options.gather_window_bytes),
             extensions: Extensions::default(),
             sidecar: Sidecar::default(),
+            jupyter: OnceLock::new(),
             dashboard_port: OnceLock::new(),
             replicas: AsyncMutex::new(()),
             closing: CancellationToken::new(),
             close_requested: watch::Sender::new(None),
             options,
         });
+        start_jupyter(&server).await?;
         http::start(&server).await;
         announce(&server, &contacts);
         write_scheduler_file(&server).await?;
@@ -179,6 +185,15 @@ impl std::fmt::Debug for Scheduler {
     }
 }
 
+async fn start_jupyter(server: &Arc<Server>) -> Result<(), StartError> {
+    let Some(options) = &server.options.jupyter else { return Ok(()) };
+    let prefix = server.options.dashboard_prefix.as_deref().unwrap_or_default().trim_matches('/');
+    let jupyter = Jupyter::start(server, options, prefix).await.map_err(StartError::Jupyter)?;
+    // Set once here, before anybody can ask.
+    let _ = server.jupyter.set(jupyter);
+    Ok(())
+}
+
 fn announce(server: &Server, contacts: &[Address]) {
     for contact in contacts {
         info!(target: "distributed.scheduler", "  Scheduler at: {:>25}", contact.as_str());
@@ -188,6 +203,10 @@ fn announce(server: &Server, contacts: &[Address]) {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let scheme = if server.options.http_tls.is_some() { "https" } else { "http" };
         info!(target: "distributed.scheduler", "  dashboard at:  {:>25}", format!("{scheme}://{host}:{port}/status"));
+        if let Some(jupyter) = server.jupyter.get() {
+            let pages = format!("{scheme}://{host}:{port}{}/", jupyter.base);
+            info!(target: "distributed.scheduler", "  Jupyter at:    {pages:>25}");
+        }
     }
     info!(target: "distributed.scheduler", "Registering Worker plugin shuffle");
 }
@@ -229,6 +248,9 @@ async fn supervise(server: Arc<Server>, mut driving: JoinHandle<()>, closed: wat
     }
     if timeout(TEARDOWN_TIMEOUT, server.sidecar.tear_down(&server)).await.is_err() {
         warn!(target: "distributed.scheduler", "Plugins and preload modules were not torn down in time");
+    }
+    if let Some(jupyter) = server.jupyter.get() {
+        jupyter.close().await;
     }
     info!(target: "distributed.scheduler", "Scheduler closing all comms");
     if timeout(CLOSE_TIMEOUT, farewell(&server)).await.is_err() {

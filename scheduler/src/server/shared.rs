@@ -1,6 +1,6 @@
 //! What every connection task shares.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use dask_protocol::comm::ConnectionPool;
 use dask_protocol::{Address, Value};
@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::driver::Driver;
 use super::extensions::Extensions;
 use super::graphs::Graphs;
+use super::jupyter::Jupyter;
 use super::options::SchedulerOptions;
 use super::rpc::gather::Window;
 use super::rpc::metadata::Metadata;
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) extensions: Extensions,
     /// Python for what clients run on the scheduler.
     pub(crate) sidecar: Sidecar,
+    /// Set at the start, if there is to be one.
+    pub(crate) jupyter: OnceLock<Arc<Jupyter>>,
     pub(crate) dashboard_port: OnceLock<u16>,
     /// Held by operations that move replicas about, which must not overlap (`replicate`, `rebalance`).
     pub(crate) replicas: AsyncMutex<()>,

@@ -161,17 +161,18 @@ fn no_python(why: &str) -> Failure {
 }
 
 /// Our Python package.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 7] = [
     ("__init__.py", include_str!("../../../python/dask_rs_scheduler/__init__.py")),
     ("__main__.py", include_str!("../../../python/dask_rs_scheduler/__main__.py")),
     ("facade.py", include_str!("../../../python/dask_rs_scheduler/facade.py")),
+    ("jupyter.py", include_str!("../../../python/dask_rs_scheduler/jupyter.py")),
     ("link.py", include_str!("../../../python/dask_rs_scheduler/link.py")),
     ("service.py", include_str!("../../../python/dask_rs_scheduler/service.py")),
     ("views.py", include_str!("../../../python/dask_rs_scheduler/views.py")),
 ];
 
 /// Writes our package below `directory`; the folder to import it from.
-fn write_package(directory: &std::path::Path) -> std::io::Result<PathBuf> {
+pub(super) fn write_package(directory: &std::path::Path) -> std::io::Result<PathBuf> {
     let folder = directory.join("python");
     let package = folder.join("dask_rs_scheduler");
     std::fs::create_dir_all(&package)?;
