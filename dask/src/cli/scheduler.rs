@@ -89,6 +89,9 @@ fn options(
 ) -> Result<SchedulerOptions, String> {
     let listed = |given: &[String], key| if given.is_empty() { dask.texts(key) } else { Ok(given.to_vec()) };
     let default = SchedulerOptions::default();
+    let events_cleanup_delay = dask
+        .key("distributed.scheduler.events-cleanup-delay")
+        .map_or(Ok(default.events_cleanup_delay), |said| said.duration())?;
     let length = |key, default| dask.key(key).map_or(Ok(default), |said| said.count());
     Ok(SchedulerOptions {
         task_stream_length: length(
@@ -117,6 +120,7 @@ fn options(
         preload_argv: listed(&args.preload_argv, "distributed.scheduler.preload-argv")?,
         blocked_handlers: dask.texts("distributed.scheduler.blocked-handlers")?,
         idle_timeout: plan.idle_timeout,
+        events_cleanup_delay,
         event_log: args.event_log.clone(),
         scheduler_file: Some(&args.scheduler_file).filter(|path| !path.is_empty()).map(PathBuf::from),
         logs: Some(log_source(logs)),

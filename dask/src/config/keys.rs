@@ -153,6 +153,12 @@ pub const KEYS: &[Key] = &[
         "1kiB",
         "assumed size of results whose size is not known",
     ),
+    key(
+        "distributed.scheduler.events-cleanup-delay",
+        Kind::Duration,
+        "1h",
+        "how long the events of clients and workers that left are kept",
+    ),
     key("distributed.scheduler.idle-timeout", Kind::Duration, "null", "close after this long without work"),
     key(
         "distributed.scheduler.no-workers-timeout",

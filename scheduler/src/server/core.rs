@@ -32,8 +32,6 @@ use crate::state::{
     Action, Actions, ClientId, Event, NewWorker, POST_MORTEM_TOPIC, Runtime, Seconds, State, WorkerHeartbeat,
 };
 
-/// How long the events of a peer that left are kept (`distributed.scheduler.events-cleanup-delay`), in seconds.
-const EVENTS_CLEANUP_DELAY: f64 = 3600.0;
 /// Clients are told to call this many times less often than workers.
 const CLIENT_HEARTBEAT_FACTOR: f64 = 10.0;
 
@@ -71,6 +69,8 @@ pub(crate) struct Core {
     next_number: u64,
     /// Topics of peers that left, and when to forget them.
     departed: VecDeque<(Seconds, Key)>,
+    /// How long these are kept, in seconds.
+    events_cleanup_delay: Seconds,
 }
 
 /// Counters that only grow, for `/metrics`.
@@ -145,6 +145,7 @@ impl Core {
             unflushed_workers: Vec::new(),
             next_number: 0,
             departed: VecDeque::new(),
+            events_cleanup_delay: options.events_cleanup_delay.as_secs_f64(),
         }
     }
 
@@ -259,7 +260,7 @@ impl Core {
     }
 
     fn clean_up_later(&mut self, topic: Key) {
-        self.departed.push_back((self.clock.now() + EVENTS_CLEANUP_DELAY, topic));
+        self.departed.push_back((self.clock.now() + self.events_cleanup_delay, topic));
     }
 
     /// Forgets the events of peers that left long ago and did not come back.

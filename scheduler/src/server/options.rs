@@ -20,6 +20,8 @@ pub const DASHBOARD_PORT: u16 = 8787;
 /// Bytes of results held whole while they are gathered: a fetch that breaks can then be tried elsewhere.
 pub const GATHER_WINDOW_BYTES: usize = 128 << 20;
 
+/// An hour, as upstream.
+const EVENTS_CLEANUP_DELAY: Duration = Duration::from_secs(3600);
 /// Records of tasks that ran.
 const TASK_STREAM_LENGTH: usize = 100_000;
 /// Parts of tasks for the pages, which ask four times a second while somebody looks: this is 100,000 tasks a second. Twice
@@ -62,6 +64,8 @@ pub struct SchedulerOptions {
     pub idle_timeout: Option<Duration>,
     /// Restart workers that have not called for this long; none for never.
     pub worker_ttl: Option<Duration>,
+    /// How long the events of clients and workers that left are kept (`scheduler.events-cleanup-delay`).
+    pub events_cleanup_delay: Duration,
     /// Where to write the identity as JSON for others to find the scheduler; removed at close.
     pub scheduler_file: Option<PathBuf>,
     /// Where to record what is computed, as JSON lines that `dask-sim` can run again; none for no recording.
@@ -109,6 +113,7 @@ impl Default for SchedulerOptions {
             memory_policies: Vec::new(),
             idle_timeout: None,
             worker_ttl: Some(WORKER_TTL),
+            events_cleanup_delay: EVENTS_CLEANUP_DELAY,
             scheduler_file: None,
             event_log: None,
             blocked_handlers: Vec::new(),

@@ -16,8 +16,9 @@ use super::shared::Server;
 const IDLE_CHECK: Duration = Duration::from_millis(250);
 /// Nothing has happened when so long no task has changed its state.
 const QUIET_CHECK: Duration = Duration::from_secs(1);
-/// How often to forget events of peers that left long ago.
-const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
+/// How often to forget events of peers that left long ago: as often as that is, within these.
+const CLEANUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const CLEANUP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// A worker may miss this many heartbeats whatever its time to live.
 const HEARTBEATS_MISSED_MAX: f64 = 10.0;
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(server: Arc<Server>) {
     let mut idle = ticks(IDLE_CHECK);
     let mut leases = ticks(LEASE_VALIDATION_INTERVAL);
     let mut silent = ticks(server.options.worker_ttl.unwrap_or(Duration::from_secs(3600)).max(IDLE_CHECK) / 4);
-    let mut cleanup = ticks(CLEANUP_INTERVAL);
+    let mut cleanup = ticks(server.options.events_cleanup_delay.clamp(CLEANUP_INTERVAL_MIN, CLEANUP_INTERVAL_MAX));
     let mut quiet = ticks(QUIET_CHECK);
     let mut watch = QuietWatch::default();
     loop {
