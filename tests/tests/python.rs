@@ -205,12 +205,13 @@ fn everything_fails_and_every_result_is_right() {
 /// Some 160 operations; `.ci/run chaos` has it do 1,000. The scheduler keeps next to no history: whatever grows is a leak.
 #[test]
 fn eight_clients_while_workers_are_killed() {
-    let lengths = [
-        "DASK_DISTRIBUTED__ADMIN__LOG_LENGTH",
-        "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH",
-        "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__STATUS__TASK_STREAM_LENGTH",
+    let history = [
+        ("DASK_DISTRIBUTED__ADMIN__LOG_LENGTH", "10"),
+        ("DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH", "10"),
+        ("DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__STATUS__TASK_STREAM_LENGTH", "10"),
+        ("DASK_DISTRIBUTED__SCHEDULER__EVENTS_CLEANUP_DELAY", "1s"),
     ];
-    let mut cluster = Cluster::start_with(&[], &[], &lengths.map(|name| (name, "10")));
+    let mut cluster = Cluster::start_with(&[], &[], &history);
     for _ in 0..3 {
         cluster.add_worker_with(WorkerKind::Ours, &["--interrupt-grace", "500ms"]);
     }

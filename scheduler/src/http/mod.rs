@@ -40,7 +40,7 @@ use tracing::error;
 use self::guard::Guard;
 pub use self::json::to_json;
 use self::site::Site;
-use crate::server::Server;
+use crate::server::{SchedulerOptions, Server};
 
 /// Starts serving, if a dashboard address is set. A port that is taken is replaced by a free one.
 pub(crate) async fn start(server: &Arc<Server>) {
@@ -64,8 +64,8 @@ pub(crate) async fn start(server: &Arc<Server>) {
     // Set once here, before anybody can ask.
     let _ = server.dashboard_port.set(address.port());
     let guard = Guard::new(server.options.http_token.clone(), server.options.http_api);
-    let prefix = server.options.dashboard_prefix.clone().unwrap_or_default();
-    let router = with_prefix(router(Arc::new(Site::new(Arc::clone(server), guard)), proxy), prefix.trim_matches('/'));
+    let site = Arc::new(Site::new(Arc::clone(server), guard));
+    let router = with_prefix(router(site, proxy), prefix(&server.options));
     let router = match server.jupyter.get() {
         Some(jupyter) => router.merge(jupyter::routes(Arc::clone(jupyter))),
         None => router,
@@ -75,9 +75,15 @@ pub(crate) async fn start(server: &Arc<Server>) {
     tokio::spawn(pages::serve(listener, tls, server.closing.clone(), pages_for));
 }
 
+/// The path below which a proxy passes requests on, without slashes around it; empty for none. Braces would be a pattern.
+pub(crate) fn prefix(options: &SchedulerOptions) -> &str {
+    let prefix = options.dashboard_prefix.as_deref().unwrap_or_default().trim_matches('/');
+    if prefix.contains(['{', '}']) { "" } else { prefix }
+}
+
 /// Everything at the top, and below the prefix of a proxy that passes it on.
 fn with_prefix(router: Router, prefix: &str) -> Router {
-    if prefix.is_empty() || prefix.contains(['{', '}']) {
+    if prefix.is_empty() {
         return router.layer(from_fn(protected));
     }
     let below = format!("/{prefix}");

@@ -187,8 +187,7 @@ impl std::fmt::Debug for Scheduler {
 
 async fn start_jupyter(server: &Arc<Server>) -> Result<(), StartError> {
     let Some(options) = &server.options.jupyter else { return Ok(()) };
-    let prefix = server.options.dashboard_prefix.as_deref().unwrap_or_default().trim_matches('/');
-    let jupyter = Jupyter::start(server, options, prefix).await.map_err(StartError::Jupyter)?;
+    let jupyter = Jupyter::start(server, options, http::prefix(&server.options)).await.map_err(StartError::Jupyter)?;
     // Set once here, before anybody can ask.
     let _ = server.jupyter.set(jupyter);
     Ok(())
