@@ -6,24 +6,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
+from waiting import DEADLINE, eventually
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 # A file for a picture of it.
 SCREENSHOT = os.environ.get("DASK_TEST_SCREENSHOT")
-DEADLINE = 180
-
-
-def eventually(condition, what):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

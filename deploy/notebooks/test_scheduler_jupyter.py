@@ -16,15 +16,7 @@ import pytest
 from dask_rs import find_binary
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
-
-DEADLINE = 120
-
-
-def eventually(condition, what):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} never came true"
-        time.sleep(0.2)
+from waiting import DEADLINE, eventually
 
 
 class Started:

@@ -39,7 +39,7 @@ async fn pass_on(Extension(jupyter): Extension<Arc<Jupyter>>, request: Request) 
 }
 
 async fn exchange(jupyter: &Jupyter, mut request: Request) -> io::Result<Response> {
-    let stream = UnixStream::connect(jupyter.socket()).await?;
+    let stream = UnixStream::connect(&jupyter.socket).await?;
     let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection.with_upgrades());
     let caller = request.extensions_mut().remove::<OnUpgrade>();

@@ -3,6 +3,7 @@
 //! Start with [`Scheduler`] and `driver`: connection tasks decode what peers send and hand events to the one driver
 //! task that owns the state; what the state decides goes to the writer task of each peer's stream.
 
+mod beside;
 mod client_stream;
 mod clock;
 mod core;

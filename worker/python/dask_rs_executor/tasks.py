@@ -32,7 +32,7 @@ POST_TASK_SECONDS_MAX = 0.001
 TASK_REPR_CHARACTERS_MAX = 1000
 # One thread of a pool unpickles at a time, as in upstream's workers. While a package is being imported, another thread's
 # pickle takes functions from those of its modules that are there already, and would run them before the rest of it is.
-_unpickling = threading.RLock()
+_unpickling = threading.Lock()
 
 
 def start(worker, message):

@@ -9,7 +9,6 @@ mod facts;
 pub(crate) mod hooks;
 mod process;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -158,26 +157,4 @@ fn no_python(why: &str) -> Failure {
         "dask-rs: Python code on the scheduler runs in a Python process beside it, and none with dask and distributed was \
          found: {why}. Start the scheduler in an environment that has them, or point --python or DASK_PYTHON to it."
     ))
-}
-
-/// Our Python package.
-const SOURCES: [(&str, &str); 7] = [
-    ("__init__.py", include_str!("../../../python/dask_rs_scheduler/__init__.py")),
-    ("__main__.py", include_str!("../../../python/dask_rs_scheduler/__main__.py")),
-    ("facade.py", include_str!("../../../python/dask_rs_scheduler/facade.py")),
-    ("jupyter.py", include_str!("../../../python/dask_rs_scheduler/jupyter.py")),
-    ("link.py", include_str!("../../../python/dask_rs_scheduler/link.py")),
-    ("service.py", include_str!("../../../python/dask_rs_scheduler/service.py")),
-    ("views.py", include_str!("../../../python/dask_rs_scheduler/views.py")),
-];
-
-/// Writes our package below `directory`; the folder to import it from.
-pub(super) fn write_package(directory: &std::path::Path) -> std::io::Result<PathBuf> {
-    let folder = directory.join("python");
-    let package = folder.join("dask_rs_scheduler");
-    std::fs::create_dir_all(&package)?;
-    for (name, text) in SOURCES {
-        std::fs::write(package.join(name), text)?;
-    }
-    Ok(folder)
 }

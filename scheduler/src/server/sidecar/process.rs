@@ -1,40 +1,28 @@
 //! The process and its connection.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dask_protocol::Value;
-use dask_protocol::comm::child::spawn_with_socketpair;
-use dask_protocol::comm::{BatchedSender, Comm, CommReader};
+use dask_protocol::comm::{BatchedSender, CommReader};
 use dask_protocol::message::{Message, Request};
 use futures::future::BoxFuture;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{Semaphore, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::super::beside::{self, Program};
 use super::super::failure::{Failure, Reply};
 use super::super::rpc;
 use super::super::shared::Server;
-use super::{facts, write_package};
-use crate::graph::helper::{Candidate, LastLines, candidates, forward_lines};
+use super::facts;
 
-/// How long Python may take to start and import dask: slow network file systems included.
-const START_MAX: Duration = Duration::from_secs(120);
 /// Most questions of Python's that are answered at a time; more wait.
 const QUESTIONS_MAX: usize = 256;
 /// How long to wait for the exit status of a process that closed its connection.
 const EXIT_MAX: Duration = Duration::from_secs(5);
-
-/// Runs the package, which is found in the folder named first; what it prints goes where errors go.
-const BOOTSTRAP: &str = "import os, sys
-os.dup2(2, 1)
-sys.path.insert(0, sys.argv.pop(1))
-import dask_rs_scheduler.__main__ as program
-sys.path[0] = os.getcwd()
-program.main()";
 
 /// A running process.
 pub(super) struct Process {
@@ -45,45 +33,21 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts it with the first Python that serves.
+    /// Starts it.
     ///
     /// # Errors
-    /// Why none does, as text for the user.
+    /// Why no Python serves, as text for the user.
     pub(super) async fn start(server: &Arc<Server>) -> Result<Arc<Process>, String> {
-        let mut tried = Vec::new();
-        for candidate in candidates(server.options.python.as_deref(), |name| std::env::var_os(name)) {
-            match Process::start_with(server, &candidate).await {
-                Ok(process) => return Ok(process),
-                Err(why) => tried.push(format!("{} (from {}): {why}", candidate.program.display(), candidate.origin)),
-            }
-        }
-        Err(tried.join("; "))
-    }
-
-    async fn start_with(server: &Arc<Server>, candidate: &Candidate) -> Result<Arc<Process>, String> {
         let directory = server.graphs.helpers().directory().map_err(|error| error.to_string())?;
-        let folder = write_package(directory).map_err(|error| error.to_string())?;
-        let mut command = Command::new(&candidate.program);
-        command.args(["-u", "-c", BOOTSTRAP]).arg(folder);
-        command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let (mut child, mut comm) = spawn_with_socketpair(command).map_err(|error| error.to_string())?;
-        let pid = child.id().unwrap_or_default();
-        let last_lines = LastLines::default();
-        let stderr = child.stderr.take().expect("standard error is piped");
-        tokio::spawn(forward_lines(stderr, pid, "scheduler python", Arc::clone(&last_lines)));
         let introduction = Value::map([
             ("address", Value::from(server.address.as_str())),
             ("id", server.id.as_str().into()),
             ("started", server.started.into()),
             ("directory", directory.to_string_lossy().into_owned().into()),
         ]);
-        if let Err(why) = greet(&mut comm, introduction).await {
-            let status = tokio::time::timeout(EXIT_MAX, child.wait()).await;
-            let ending = status.ok().and_then(Result::ok).map_or_else(|| why, |status| status.to_string());
-            let lines = last_lines.lock().expect("no panic while the lines are held");
-            return Err(lines.back().map_or(ending, Clone::clone));
-        }
-        info!(target: "distributed.scheduler", pid, python = %candidate.program.display(), "Started Python beside the scheduler");
+        let module = "dask_rs_scheduler.__main__";
+        let program = Program { module, who: "scheduler python", environment: &[], introduction };
+        let (child, comm) = beside::start(server, &program).await?;
         let (reader, writer) = comm.split();
         let process = Arc::new(Process {
             sender: BatchedSender::spawn(writer),
@@ -126,15 +90,6 @@ impl Process {
     fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Value>>>> {
         self.waiting.lock().expect("no code panics while it holds who waits")
     }
-}
-
-/// Tells the process whom it works for and waits until it is ready.
-async fn greet(comm: &mut Comm, introduction: Value) -> Result<(), String> {
-    comm.send_value(&[introduction]).await.map_err(|error| error.to_string())?;
-    let hello = tokio::time::timeout(START_MAX, comm.recv()).await;
-    let hello = hello.map_err(|_| format!("not ready within {} s", START_MAX.as_secs()))?;
-    hello.map_err(|error| error.to_string())?;
-    Ok(())
 }
 
 /// Takes what the process says until it ends.
