@@ -128,6 +128,8 @@ enum Process {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Ending {
     No,
+    /// It used too much when it was last looked at, and less than its limit.
+    Suspected,
     Terminated,
     Killed {
         at: Duration,
@@ -474,12 +476,16 @@ impl State {
         let Process::Running { worker, ending, .. } = &mut self.process else { return };
         #[expect(clippy::cast_precision_loss, reason = "a memory size is compared to a part of another")]
         let over = limit > 0 && rss as f64 / limit as f64 > fraction;
+        let beyond = over && rss > limit;
         if self.status != Status::Running {
             return;
         }
         let address = worker.address.clone();
         match *ending {
-            Ending::No if over => {
+            // Values on their way to disk or back are there twice for a moment, which is no reason to lose all of them.
+            Ending::No if over && !beyond => *ending = Ending::Suspected,
+            Ending::Suspected if !over => *ending = Ending::No,
+            Ending::No | Ending::Suspected if over => {
                 *ending = Ending::Terminated;
                 warn!(
                     target: "distributed.nanny.memory",
@@ -506,7 +512,7 @@ impl State {
                 );
                 actions.push(Action::Disown { address });
             }
-            Ending::No | Ending::Terminated | Ending::Killed { .. } | Ending::Disowned => {}
+            Ending::No | Ending::Suspected | Ending::Terminated | Ending::Killed { .. } | Ending::Disowned => {}
         }
     }
 

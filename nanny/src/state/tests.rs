@@ -262,6 +262,7 @@ fn worker_over_its_memory_gets_sigterm_then_sigkill() {
     let mut nanny = Nanny::running();
     let memory = |rss| Event::Memory { pid: 77, rss };
     assert_eq!(nanny.on(memory(950)), []);
+    assert_eq!(nanny.on(memory(951)), [], "it may be a moment's");
     let log = Action::LogMemoryRestart { worker: address(1), pid: 77, rss: 951 };
     assert_eq!(nanny.on(memory(951)), [log, Action::Signal(Signal::Terminate)]);
     assert_eq!(nanny.on(memory(951)), [Action::Signal(Signal::Kill)]);
@@ -272,10 +273,22 @@ fn worker_over_its_memory_gets_sigterm_then_sigkill() {
 }
 
 #[test]
+fn a_moment_over_the_fraction_ends_no_worker_and_one_over_the_limit_does() {
+    let mut nanny = Nanny::running();
+    let memory = |rss| Event::Memory { pid: 77, rss };
+    for _ in 0..3 {
+        assert_eq!(nanny.on(memory(1000)), []);
+        assert_eq!(nanny.on(memory(950)), []);
+    }
+    let log = Action::LogMemoryRestart { worker: address(1), pid: 77, rss: 1001 };
+    assert_eq!(nanny.on(memory(1001)), [log, Action::Signal(Signal::Terminate)]);
+}
+
+#[test]
 fn a_worker_that_hangs_in_the_kernel_is_not_counted_on() {
     let mut nanny = Nanny::running();
     let memory = |rss| Event::Memory { pid: 77, rss };
-    nanny.on(memory(951));
+    nanny.on(memory(1001));
     nanny.on(memory(951));
     assert_eq!(nanny.after(seconds(1), memory(400)), []);
     assert_eq!(nanny.after(seconds(1), memory(400)), [Action::Disown { address: address(1) }]);

@@ -19,9 +19,10 @@ const GROWTH_SHARE: i64 = 64;
 /// A paused worker goes on below this share of the fraction at which it pauses, so that it does not do so ten times a second.
 const RESUME_SHARE: f64 = 0.98;
 
-/// The part of the limit that memory for frames to come may take, and that of a worker which has too little.
-const UNUSED_SHARE: u64 = 8;
-const UNUSED_SHARE_PAUSED: u64 = 64;
+/// Memory for frames to come takes this part of what is free, and of the limit at most and at least these.
+const UNUSED_OF_FREE: u64 = 2;
+const UNUSED_SHARE_MAX: u64 = 8;
+const UNUSED_SHARE_MIN: u64 = 64;
 
 /// How long a worker stays paused that cannot become smaller by itself: the first time, and after that.
 const STUCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,7 +61,6 @@ impl Growth {
 
 /// Watches until the worker stops.
 pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause: Option<f64>, spill: Option<f64>) {
-    keep_unused(limit, UNUSED_SHARE);
     let [pause_fraction, spill_fraction] = [pause, spill].map(|fraction| fraction.unwrap_or(f64::INFINITY));
     let mut paused = false;
     let mut stuck = Stuck::default();
@@ -78,22 +78,20 @@ pub(crate) async fn run(shared: Arc<Shared>, limit: u64, pause: Option<f64>, spi
         }
         let fraction = fraction_of(resident, limit);
         headroom = below(limit, pause_fraction.min(spill_fraction), resident);
+        keep_unused_at_most(usize::try_from(unused_bytes(limit, headroom)).unwrap_or(usize::MAX));
         if !paused && fraction > pause_fraction {
             paused = true;
-            keep_unused(limit, UNUSED_SHARE_PAUSED);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Pausing worker.  Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
             shared.notify(Event::Pause { stimulus_id: stimulus("worker-memory-pause") });
         } else if paused && fraction <= pause_fraction * RESUME_SHARE {
             paused = false;
-            keep_unused(limit, UNUSED_SHARE);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage. Resuming worker. Process memory: {} -- Worker memory limit: {}",
                   fraction * 100.0, format_bytes(resident), format_bytes(limit));
             stuck = Stuck::default();
             shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-unpause") });
         } else if paused && stuck.is_over(&shared) {
             paused = false;
-            keep_unused(limit, UNUSED_SHARE);
             warn!(target: "distributed.worker.memory", "Worker is at {:.0}% memory usage, and neither does anything run that could free memory, nor does the disk take any. \
                   Resuming worker; results without a place will fail.", fraction * 100.0);
             shared.notify(Event::Unpause { stimulus_id: stimulus("worker-memory-stuck") });
@@ -137,8 +135,10 @@ fn below(limit: u64, fraction: f64, resident: u64) -> u64 {
     ((limit as f64 * fraction) as u64).saturating_sub(resident)
 }
 
-fn keep_unused(limit: u64, share: u64) {
-    keep_unused_at_most(usize::try_from(limit / share).unwrap_or(usize::MAX));
+/// How much memory to keep for frames to come. A worker that is short of memory keeps hardly any: values that go to disk pass
+/// through such frames, and what they leave behind must not take the room that they make.
+fn unused_bytes(limit: u64, headroom: u64) -> u64 {
+    (headroom / UNUSED_OF_FREE).clamp(limit / UNUSED_SHARE_MIN, limit / UNUSED_SHARE_MAX)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a fraction needs no more precision")]
@@ -165,13 +165,20 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::{Growth, format_bytes};
+    use super::{Growth, format_bytes, unused_bytes};
 
     #[test]
     fn sizes_read_as_dask_prints_them() {
         assert_eq!(format_bytes(0), "0 B");
         assert_eq!(format_bytes(1000), "0.98 kiB");
         assert_eq!(format_bytes(25_276_000_000), "23.54 GiB");
+    }
+
+    #[test]
+    fn who_is_short_of_memory_keeps_little_of_what_is_unused() {
+        assert_eq!(unused_bytes(6400, 4480), 800, "an eighth of the limit is enough");
+        assert_eq!(unused_bytes(6400, 1000), 500);
+        assert_eq!(unused_bytes(6400, 0), 100);
     }
 
     #[tokio::test]
