@@ -35,6 +35,7 @@ const HTTP_API_ROUTES: &str = "distributed.http.scheduler.api";
 
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    allocator::set_up();
     let mut args = match SchedulerArgs::try_parse_from(sorted(&SchedulerArgs::command(), args, 0)) {
         Ok(args) => args,
         Err(error) => return super::usage(&error),
@@ -62,11 +63,7 @@ fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
     let options = options(args, &dask, plan, logs).map_err(Failure::Usage)?;
     let _pid_file = PidFile::write(&args.pid_file).map_err(Failure::Usage)?;
     raise_open_files_limit();
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(runtime_threads())
-        .on_thread_park(allocator::before_waiting)
-        .enable_all()
-        .build();
+    let runtime = Builder::new_multi_thread().worker_threads(runtime_threads()).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(options));
     runtime.shutdown_background();
@@ -74,7 +71,7 @@ fn run(args: &SchedulerArgs) -> Result<ExitCode, Failure> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// One thread drives the state; what the others read for it has to wait for it anyway, and each has a heap of its own.
+/// One thread drives the state; what the others read for it has to wait for it anyway.
 fn runtime_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(RUNTIME_THREADS_MIN, NonZeroUsize::get)

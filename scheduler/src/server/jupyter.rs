@@ -34,7 +34,7 @@ pub(crate) struct Jupyter {
     pub(crate) base: String,
     /// Where it listens.
     pub(crate) socket: PathBuf,
-    /// When a page or kernel last did something, as bits of a time.
+    /// When a page or kernel last did something, as bits of a time; at first, when it could for the first time.
     active: AtomicU64,
     stop: CancellationToken,
     ended: CancellationToken,
@@ -66,11 +66,17 @@ impl Jupyter {
         let (module, environment) = ("dask_rs_scheduler.jupyter", &options.environment);
         let (child, comm) =
             beside::start(server, &Program { module, who: "jupyter", environment, introduction }).await?;
+        // A scheduler that waited for it has not been idle for as long.
+        jupyter.used_at(server.clock.now());
         tokio::spawn(follow(Arc::clone(server), Arc::clone(&jupyter), comm, child));
         Ok(jupyter)
     }
 
-    /// When somebody last used it, in unix time; 0 before anybody has.
+    fn used_at(&self, at: Seconds) {
+        self.active.store(at.to_bits(), Ordering::Relaxed);
+    }
+
+    /// When somebody last used it, in unix time; before anybody has, when it was there.
     pub(crate) fn last_active(&self) -> Seconds {
         f64::from_bits(self.active.load(Ordering::Relaxed))
     }
@@ -113,7 +119,7 @@ async fn hear(jupyter: &Jupyter, mut reader: CommReader) {
     while let Ok(Ok(batch)) = reader.recv().await.map(|message| message.decode::<Value>()) {
         for message in batch.as_items().unwrap_or_default() {
             if let Some(at) = message.get("at").and_then(Value::as_f64) {
-                jupyter.active.store(at.to_bits(), Ordering::Relaxed);
+                jupyter.used_at(at);
             }
         }
     }
