@@ -9,9 +9,6 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use dask_counts::life::{Cluster, Graph, all_to_all, chain, merge, noop, tree};
 use dask_counts::stealing::Unbalanced;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// CPU time of this thread so far: other processes must not count.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux with scheduler statistics");
