@@ -476,14 +476,13 @@ impl State {
         let Process::Running { worker, ending, .. } = &mut self.process else { return };
         #[expect(clippy::cast_precision_loss, reason = "a memory size is compared to a part of another")]
         let over = limit > 0 && rss as f64 / limit as f64 > fraction;
-        let beyond = over && rss > limit;
         if self.status != Status::Running {
             return;
         }
         let address = worker.address.clone();
         match *ending {
             // Values on their way to disk or back are there twice for a moment, which is no reason to lose all of them.
-            Ending::No if over && !beyond => *ending = Ending::Suspected,
+            Ending::No if over && rss <= limit => *ending = Ending::Suspected,
             Ending::Suspected if !over => *ending = Ending::No,
             Ending::No | Ending::Suspected if over => {
                 *ending = Ending::Terminated;
