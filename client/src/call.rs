@@ -117,7 +117,8 @@ impl<T> TaskCall<T> {
     }
 
     /// What it runs, under this key, as it travels, and the keys it reads.
-    pub(crate) fn run_spec(&self, key: &Key) -> Result<(Payload, Vec<Key>), TaskError> {
+    /// `tells_result`: a small result is to come with the news that there is one.
+    pub(crate) fn run_spec(&self, key: &Key, tells_result: bool) -> Result<(Payload, Vec<Key>), TaskError> {
         let args = self.args.iter().enumerate().map(|(index, arg)| {
             arg.arg.clone().map_err(|reason| TaskError::Argument {
                 function: self.function.name.to_string(),
@@ -125,7 +126,8 @@ impl<T> TaskCall<T> {
                 reason,
             })
         });
-        let call = NativeCall { function: self.function.clone(), args: args.collect::<Result<_, _>>()? };
+        let args = args.collect::<Result<_, _>>()?;
+        let call = NativeCall { function: self.function.clone(), args, tells_result };
         let dependencies = call.dependencies();
         let run_spec = match &self.python {
             None => call.into_payload(),

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use dask_protocol::comm::CommConfig;
 use dask_protocol::message::NativeTask;
+use dask_protocol::native::NativeCall;
 use dask_protocol::{Address, Key, Value, native};
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered, Stream};
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,6 +27,9 @@ const SCHEDULER_PORT: u16 = 8786;
 const STREAM_BATCHES: usize = 8;
 /// Most tasks of a stream in one message.
 const STREAM_BATCH_MAX: usize = 1024;
+/// Small results of tasks submitted with no more others than these come with the news that they are there. Of more they are
+/// fetched if somebody asks: together, and they take no memory here before.
+const TELLING_MAX: usize = 1024;
 /// How often `wait_for_workers` looks.
 const WORKERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -113,7 +118,8 @@ impl Client {
         let mut keys = Vec::new();
         // The calls live until their tasks are sent: they hold the futures that they read.
         let calls: Vec<_> = calls.into_iter().collect();
-        let futures = calls.iter().map(|call| Future::new(self.prepare(call, &mut tasks, &mut keys))).collect();
+        let tells = calls.len() <= TELLING_MAX;
+        let futures = calls.iter().map(|call| Future::new(self.prepare(call, tells, &mut tasks, &mut keys))).collect();
         if !keys.is_empty() {
             self.session.submit(tasks, keys, self.within.clone());
         }
@@ -158,9 +164,15 @@ impl Client {
         })
     }
 
-    fn prepare<T>(&self, call: &TaskCall<T>, tasks: &mut Vec<NativeTask>, keys: &mut Vec<Key>) -> Handle {
+    fn prepare<T>(
+        &self,
+        call: &TaskCall<T>,
+        tells_result: bool,
+        tasks: &mut Vec<NativeTask>,
+        keys: &mut Vec<Key>,
+    ) -> Handle {
         let key = call.key.clone().unwrap_or_else(|| self.session.next_key(&call.function.name));
-        let (run_spec, dependencies) = match call.run_spec(&key) {
+        let (run_spec, dependencies) = match call.run_spec(&key, tells_result) {
             Ok(made) => made,
             Err(error) => return self.session.failed(key, error),
         };
@@ -175,8 +187,16 @@ impl Client {
     /// # Errors
     /// [`GraphError::Cycle`] when tasks wait for each other in a circle; nothing is sent then.
     pub fn compute<T>(&self, graph: GraphBuilder, wanted: &[Node<T>]) -> Result<Vec<Future<T>>, GraphError> {
-        let (tasks, _held) = graph.into_tasks()?;
+        let (mut tasks, _held) = graph.into_tasks()?;
         let keys: Vec<Key> = wanted.iter().map(|node| node.key().clone()).collect();
+        if keys.len() <= TELLING_MAX {
+            let wanted: FxHashSet<&Key> = keys.iter().collect();
+            for task in tasks.iter_mut().filter(|task| wanted.contains(&task.key)) {
+                if let Some(call) = task.run_spec.as_call() {
+                    task.run_spec = NativeCall { tells_result: true, ..call.clone() }.into_payload();
+                }
+            }
+        }
         let futures = keys.iter().map(|key| Future::new(self.session.hold(key).0)).collect();
         self.session.submit(tasks, keys, self.within.clone());
         Ok(futures)

@@ -22,7 +22,7 @@ use crate::session::Session;
 pub enum Status {
     /// Not finished yet.
     Pending,
-    /// Its result is in a worker's memory.
+    /// Its result is in a worker's memory, or was told to this client.
     Finished,
     /// It failed, was cancelled, or cannot be reached.
     Error(TaskError),
@@ -51,7 +51,8 @@ struct Progress {
 enum Standing {
     #[default]
     Pending,
-    Finished,
+    /// With the result packed, if that was told too. In a box: few have one.
+    Finished(Option<Box<Bytes>>),
     Error(Box<TaskError>),
 }
 
@@ -59,7 +60,7 @@ impl Standing {
     fn status(&self) -> Status {
         match self {
             Standing::Pending => Status::Pending,
-            Standing::Finished => Status::Finished,
+            Standing::Finished(_) => Status::Finished,
             Standing::Error(error) => Status::Error((**error).clone()),
         }
     }
@@ -69,7 +70,7 @@ impl From<Status> for Standing {
     fn from(status: Status) -> Standing {
         match status {
             Status::Pending => Standing::Pending,
-            Status::Finished => Standing::Finished,
+            Status::Finished => Standing::Finished(None),
             Status::Error(error) => Standing::Error(Box::new(error)),
         }
     }
@@ -103,12 +104,29 @@ impl Handle {
     }
 
     pub(crate) fn set(&self, status: Status) {
+        self.stand(status.into());
+    }
+
+    /// There is a result, and this is it if it was told.
+    pub(crate) fn finish(&self, told: Option<Bytes>) {
+        self.stand(Standing::Finished(told.map(Box::new)));
+    }
+
+    /// The result, packed, if it was told.
+    pub(crate) fn told(&self) -> Option<Bytes> {
+        match &self.progress().standing {
+            Standing::Finished(told) => told.as_deref().cloned(),
+            Standing::Pending | Standing::Error(_) => None,
+        }
+    }
+
+    fn stand(&self, standing: Standing) {
         let waiting = {
             let mut progress = self.progress();
-            progress.standing = status.into();
+            progress.standing = standing;
             match progress.standing {
                 Standing::Pending => Vec::new(),
-                Standing::Finished | Standing::Error(_) => std::mem::take(&mut progress.waiting),
+                Standing::Finished(_) | Standing::Error(_) => std::mem::take(&mut progress.waiting),
             }
         };
         waiting.into_iter().for_each(Waker::wake);
@@ -123,7 +141,7 @@ impl Handle {
         poll_fn(|cx| {
             let mut progress = self.progress();
             match &progress.standing {
-                Standing::Finished => return Poll::Ready(Ok(())),
+                Standing::Finished(_) => return Poll::Ready(Ok(())),
                 Standing::Error(error) => return Poll::Ready(Err((**error).clone())),
                 Standing::Pending => {}
             }
@@ -241,8 +259,7 @@ impl<T: DeserializeOwned> Future<T> {
             self.handle.settled().await?;
             return Err(TaskError::closed(self.key()));
         };
-        let mut values = session.gather(std::slice::from_ref(&self.handle)).await?;
-        Ok(values.pop().expect("one value for one key"))
+        session.result(&self.handle).await
     }
 }
 

@@ -111,7 +111,7 @@ impl GraphBuilder {
         if self.index.contains_key(&key) {
             return Err(GraphError::Duplicate { key });
         }
-        let (run_spec, reads) = call.run_spec(&key)?;
+        let (run_spec, reads) = call.run_spec(&key, false)?;
         let sources: Vec<NodeIndex> = reads.iter().filter_map(|key| self.index.get(key).copied()).collect();
         let node = self.graph.add_node(Entry { key: key.clone(), run_spec, reads, annotations: call.annotations() });
         self.index.insert(key.clone(), node);

@@ -189,6 +189,16 @@ impl Session {
         self.stream.send(message.into());
     }
 
+    /// Waits for a result and fetches it, unless it was told.
+    pub(crate) async fn result<T: DeserializeOwned>(&self, handle: &Handle) -> Result<T, TaskError> {
+        handle.settled().await?;
+        if let Some(told) = handle.told() {
+            return native::unpack_told(&told).map_err(|e| wrong_type::<T>(handle.key(), e.to_string()));
+        }
+        let values = self.gather_values(std::slice::from_ref(handle)).await?;
+        self.unpack(handle.key(), &values[handle.key()])
+    }
+
     /// Waits for the results and fetches them, in order.
     pub(crate) async fn gather<T: DeserializeOwned>(&self, handles: &[Handle]) -> Result<Vec<T>, TaskError> {
         let values = self.gather_values(handles).await?;
@@ -208,6 +218,10 @@ impl Session {
         for _ in 0..GATHER_ROUNDS_MAX {
             for handle in handles {
                 handle.settled().await?;
+                if let Some(told) = handle.told() {
+                    let payload = Payload::serialized(native::VALUE_SERIALIZER, None, vec![told]);
+                    payloads.insert(handle.key().clone(), Value::Payload(payload));
+                }
             }
             let mut missing: Vec<Key> = handles.iter().map(|h| h.key().clone()).collect();
             missing.retain(|key| !payloads.contains_key(key));
@@ -239,7 +253,7 @@ impl Session {
     }
 
     fn unpack<T: DeserializeOwned>(&self, key: &Key, value: &Value) -> Result<T, TaskError> {
-        let wrong = |reason: String| TaskError::Type { key: key.clone(), expected: std::any::type_name::<T>(), reason };
+        let wrong = |reason| wrong_type::<T>(key, reason);
         match value {
             Value::Payload(payload) => native::unpack_value(payload).map_err(|e| wrong(e.to_string())),
             plain => from_value(plain).map_err(wrong),
@@ -271,11 +285,20 @@ impl Session {
 
     fn on_message(&self, message: SchedulerToClient) {
         match message {
-            SchedulerToClient::KeyInMemory(m) => self.set(&m.key, || Status::Finished),
+            SchedulerToClient::KeyInMemory(m) => {
+                if let Some(handle) = self.handle_of(&m.key) {
+                    handle.finish(m.value);
+                }
+            }
             SchedulerToClient::ClientTaskErred(m) => {
                 self.set(&m.key, || Status::Error(remote::failure(&m.key, &m.exception, &m.traceback)));
             }
-            SchedulerToClient::LostData(m) => self.set(&m.key, || Status::Pending),
+            SchedulerToClient::LostData(m) => {
+                // What was told is not lost, whoever else has to wait until it is computed again.
+                if let Some(handle) = self.handle_of(&m.key).filter(|handle| handle.told().is_none()) {
+                    handle.set(Status::Pending);
+                }
+            }
             SchedulerToClient::TaskRetried(m) => self.set(&m.key, || Status::Pending),
             SchedulerToClient::CancelledKeys(m) => {
                 for key in m.keys {
@@ -335,6 +358,10 @@ fn merge_releases(last: &mut ClientToScheduler, next: ClientToScheduler) -> Opti
         }
         (_, next) => Some(next),
     }
+}
+
+fn wrong_type<T>(key: &Key, reason: String) -> TaskError {
+    TaskError::Type { key: key.clone(), expected: std::any::type_name::<T>(), reason }
 }
 
 /// A value that came as plain msgpack, as a `T`.

@@ -90,6 +90,7 @@ fn main() {
                         metadata: Value::Map(Vec::new()),
                         thread: Value::Nil,
                         startstops: vec![StartStop { action: "compute".into(), start: now, stop: now, source: None }],
+                        value: None,
                         status: "OK".into(),
                         stimulus_id: "finished".into(),
                     };

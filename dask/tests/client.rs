@@ -253,6 +253,28 @@ async fn bytes_within_a_process_are_never_copied() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_results_come_with_the_news_and_need_no_worker_any_more() {
+    let f = Fixture::new(1).await;
+    let mut graph = GraphBuilder::new("told");
+    let node = graph.add(add(20, 22)).expect("a new key");
+    let in_graph = f.client.compute(graph, &[node]).expect("no cycle").remove(0);
+    let (sum, text) = (f.client.submit(add(1, 2)), f.client.submit(shout("abc")));
+    let wrong = f.client.future::<Vec<i64>>(sum.key().clone());
+    let (bytes, large) = (f.client.submit(ones(10)), f.client.submit(shout("x".repeat(5_000))));
+    assert_eq!(
+        f.client.gather(&[large.clone(), text.clone()]).await.expect("one told, one fetched"),
+        [&"X".repeat(5_000), "ABC"]
+    );
+    assert_eq!(bytes.result().await, Ok(Bytes::from(vec![1_u8; 10])));
+    f.client.wait(&[sum.clone(), in_graph.clone()]).await.expect("done");
+    f.cluster.close().await;
+    assert_eq!((sum.result().await, in_graph.result().await), (Ok(3), Ok(42)));
+    assert_eq!(text.try_result().await, Ok(Some("ABC".to_owned())));
+    assert!(matches!(wrong.result().await, Err(TaskError::Type { .. })));
+    assert!(large.result().await.is_err(), "what was fetched is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completed_futures_stream_out_as_they_finish() {
     let f = Fixture::new(2).await;
     let slow = f.client.submit(sleep(400));

@@ -26,6 +26,9 @@ const DASK_SERIALIZER: &str = "dask";
 /// Names of these types.
 const BYTES_TYPES: [&str; 2] = ["bytes", "bytearray"];
 
+/// Largest result, packed, that is told with the news that there is one.
+pub const TOLD_BYTES_MAX: usize = 1024;
+
 /// Longest head of a msgpack value of bytes.
 const BYTES_HEAD_MAX: usize = 5;
 
@@ -37,6 +40,8 @@ pub struct NativeCall {
     pub function: SharedDefinition,
     /// Its arguments, in order.
     pub args: Vec<NativeArg>,
+    /// Whether its result, if it is small, is to be told at once: whoever submits it will ask for it.
+    pub tells_result: bool,
 }
 
 /// A call as it travels.
@@ -48,6 +53,8 @@ struct PackedCall<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     release: Option<Cow<'a, str>>,
     args: Cow<'a, [NativeArg]>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tells_result: bool,
 }
 
 impl Serialize for NativeCall {
@@ -58,6 +65,7 @@ impl Serialize for NativeCall {
             signature: definition.signature.as_deref().map(Cow::Borrowed),
             release: definition.release.as_deref().map(Cow::Borrowed),
             args: Cow::Borrowed(&self.args),
+            tells_result: self.tells_result,
         };
         packed.serialize(serializer)
     }
@@ -65,8 +73,8 @@ impl Serialize for NativeCall {
 
 impl From<PackedCall<'static>> for NativeCall {
     fn from(packed: PackedCall<'static>) -> NativeCall {
-        let PackedCall { function: name, signature, release, args } = packed;
-        NativeCall { function: Definition { name, signature, release }.into(), args: args.into_owned() }
+        let PackedCall { function: name, signature, release, args, tells_result } = packed;
+        NativeCall { function: Definition { name, signature, release }.into(), args: args.into_owned(), tells_result }
     }
 }
 
@@ -208,6 +216,14 @@ pub fn unpack_value<T: serde::de::DeserializeOwned>(payload: &Payload) -> Result
     from_slice(&packed(payload)?)
 }
 
+/// Unpacks a value whose msgpack form is at hand, such as one that was told with the news that it is there.
+///
+/// # Errors
+/// [`DecodeError`] with the type mismatch.
+pub fn unpack_told<T: serde::de::DeserializeOwned>(packed: &[u8]) -> Result<T, DecodeError> {
+    from_slice(packed)
+}
+
 /// The msgpack form of a value that [`unpack_value`] reads.
 ///
 /// # Errors
@@ -264,6 +280,7 @@ mod tests {
                 NativeArg::Value(Bytes::from_static(b"\x01")),
                 NativeArg::List(vec![NativeArg::Future(Key::from("a")), NativeArg::Future(Key::from("b"))]),
             ],
+            tells_result: true,
         };
         let payload = call.clone().into_payload();
         assert_eq!(payload.as_call(), Some(&call));

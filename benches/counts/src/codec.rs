@@ -71,6 +71,7 @@ fn task_finished(i: i64) -> WorkerToScheduler {
         metadata: Value::Map(vec![]),
         thread: Value::Int(140_000_000_000),
         startstops: vec![StartStop { action: "compute".into(), start: 1.0, stop: 2.0, source: None }],
+        value: None,
         status: "OK".into(),
         stimulus_id: "task-finished-1700000000.25".into(),
     }

@@ -76,6 +76,7 @@ impl Cluster {
                         metadata: Value::Nil,
                         thread: Value::Nil,
                         startstops: vec![StartStop { action: "compute".into(), start: 0.0, stop: 0.001, source: None }],
+                        value: None,
                         status: "OK".into(),
                         stimulus_id: message.stimulus_id,
                     };

@@ -216,6 +216,7 @@ fn finished(key: Key, run_id: i64, stimulus_id: StimulusId, now: f64) -> WorkerT
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
         startstops: vec![StartStop { action: "compute".into(), start: now, stop: now + TASK_SECONDS, source: None }],
+        value: None,
         status: "OK".into(),
         stimulus_id,
     }

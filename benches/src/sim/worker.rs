@@ -145,6 +145,7 @@ pub fn success(nbytes: u64, start: f64, stop: f64) -> ExecuteOutcome {
         nbytes: i64::try_from(nbytes).unwrap_or(i64::MAX),
         typename: "ndarray".into(),
         type_pickle: None,
+        value: None,
         metadata: Value::Nil,
         thread: Value::Nil,
         startstops: vec![StartStop { action: "compute".into(), start, stop, source: None }],

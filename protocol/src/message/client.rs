@@ -285,6 +285,10 @@ pub struct KeyInMemory {
     /// Holders, for scattered data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<Vec<Address>>,
+    /// The result itself, packed, if its call asked for that and it is small. Only to clients of ours: Python's know no such
+    /// field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Bytes>,
 }
 
 /// `task-erred` to a client; exactly these fields.

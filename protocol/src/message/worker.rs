@@ -228,6 +228,10 @@ pub struct TaskFinished {
     /// The timed parts of its life.
     #[serde(default)]
     pub startstops: Vec<StartStop>,
+    /// The result itself, packed, if its call asked for that and it is small: at most
+    /// [`TOLD_BYTES_MAX`](crate::native::TOLD_BYTES_MAX).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Bytes>,
     /// `OK`.
     #[serde(default = "ok")]
     pub status: ShortText,

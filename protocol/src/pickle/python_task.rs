@@ -143,7 +143,7 @@ pub fn read_native_task(pickle: &Bytes, buffers: &[Bytes]) -> Result<Option<Nati
         .enumerate()
         .map(|(index, &arg)| reader.read(arg, 0).map_err(|reason| wrong(format!("argument {index}: {reason}"))));
     let args = args.collect::<Result<_, _>>()?;
-    Ok(Some(NativeCall { args, function: Definition::named(function).into() }))
+    Ok(Some(NativeCall { args, function: Definition::named(function).into(), tells_result: false }))
 }
 
 /// The state of a bare instance of a class of dask's graph nodes.

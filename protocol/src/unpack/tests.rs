@@ -80,6 +80,7 @@ fn finished(key: Key, nbytes: i64, metadata: Value, source: Option<Address>) -> 
         metadata,
         thread: Value::Int(140_000_000_000),
         startstops: vec![StartStop { action: "compute".into(), start: 1.0, stop: 2.5, source }],
+        value: None,
         status: "OK".into(),
         stimulus_id: "task-finished-1".into(),
     }

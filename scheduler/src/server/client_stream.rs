@@ -44,10 +44,11 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
         }
         return;
     }
+    let is_native = versions::is_native(&versions);
     let warning = versions::warning_for(&server, "Client", versions).await;
     // Before it is told: its first call, over another connection, may be here at once.
     let id = client.clone();
-    let Ok(session) = server.driver.run(move |core| core.add_client(&id)).await else { return };
+    let Ok(session) = server.driver.run(move |core| core.add_client(&id, is_native)).await else { return };
     let mut stream = ClientStream { server, client, session, peer, events: Vec::new(), early: VecDeque::new() };
     let start =
         SchedulerToClient::from(StreamStart { warning, error: String::new(), release: Some(RELEASE.to_owned()) });

@@ -230,8 +230,11 @@ impl Core {
     }
 
     /// Queues a message for a client, if it has a stream.
-    pub(crate) fn send_client(&mut self, client: &ClientId, message: SchedulerToClient) {
+    pub(crate) fn send_client(&mut self, client: &ClientId, mut message: SchedulerToClient) {
         let Some(peer) = self.clients.get_mut(client) else { return };
+        if let (false, SchedulerToClient::KeyInMemory(message)) = (peer.is_native, &mut message) {
+            message.value = None;
+        }
         if peer.outbox.push(message) {
             self.unflushed_clients.push(client.clone());
         }
@@ -293,10 +296,10 @@ impl Core {
 impl Core {
     /// A client registered, or came back; an earlier session under its id ends here. What is sent to it waits for
     /// [`Core::attach_client`].
-    pub(crate) fn add_client(&mut self, client: &ClientId) -> Session {
+    pub(crate) fn add_client(&mut self, client: &ClientId, is_native: bool) -> Session {
         let session = self.fresh_number();
         let last_seen = self.clock.now();
-        let peer = ClientPeer { session, outbox: Outbox::waiting(), last_seen };
+        let peer = ClientPeer { session, is_native, outbox: Outbox::waiting(), last_seen };
         if let Some(earlier) = self.clients.insert(client.clone(), peer) {
             drop(earlier.outbox.close());
             self.events.remove_listener(client);

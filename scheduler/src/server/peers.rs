@@ -82,6 +82,8 @@ impl<T: Serialize + Send + 'static> Outbox<T> {
 /// A registered client.
 pub(crate) struct ClientPeer {
     pub(crate) session: Session,
+    /// Whether it is one of ours, that knows results in messages.
+    pub(crate) is_native: bool,
     pub(crate) outbox: Outbox<SchedulerToClient>,
     pub(crate) last_seen: Seconds,
 }

@@ -131,6 +131,7 @@ mod tests {
             metadata: Value::Nil,
             thread: Value::Int(7),
             startstops: vec![part("transfer"), part("compute")],
+            value: None,
             status: "OK".into(),
             stimulus_id: "s".into(),
         })

@@ -182,6 +182,7 @@ mod tests {
             metadata: Value::Nil,
             thread: Value::Nil,
             startstops: vec![part("transfer", 9.0), part("compute", 1.5)],
+            value: None,
             status: "OK".into(),
             stimulus_id: "s".into(),
         };

@@ -167,6 +167,7 @@ mod tests {
             metadata: Value::Nil,
             thread: Value::Nil,
             startstops: vec![start_stop],
+            value: None,
             status: "OK".into(),
             stimulus_id: "s".into(),
         })

@@ -25,6 +25,11 @@ pub(crate) async fn warning_for(server: &Server, peer_name: &str, peer: Value) -
     table(peer_name, &peer, scheduler.as_ref(), &workers)
 }
 
+/// Whether these are the versions of a Rust client.
+pub(crate) fn is_native(versions: &Value) -> bool {
+    versions.get("dask-rs").is_some()
+}
+
 /// What a Rust client is told that was built with a release of dask-rs that does not go with ours; `None` for all others.
 pub(crate) fn refusal(client: &ClientId, versions: &Value) -> Option<String> {
     let release = versions.get("dask-rs").and_then(Value::as_str)?;

@@ -110,7 +110,9 @@ impl State {
     pub(super) fn report_to(&mut self, slot: ClientSlot, id: TaskId) {
         let task = &self.tasks[id];
         let message: SchedulerToClient = match task.state {
-            TaskState::Memory => KeyInMemory { key: task.key.clone(), type_pickle: None, workers: None }.into(),
+            TaskState::Memory => {
+                KeyInMemory { key: task.key.clone(), type_pickle: None, workers: None, value: None }.into()
+            }
             TaskState::Erred => {
                 let failure = task.failure.as_ref().expect("a task is erred because of a failure");
                 task_erred(&task.key, failure).into()

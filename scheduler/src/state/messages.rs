@@ -2,6 +2,7 @@
 
 use dask_protocol::Address;
 use dask_protocol::message::{ErrorInfo, LongRunning, RunId, TaskErred, TaskFinished, WorkerToScheduler};
+use dask_protocol::native::TOLD_BYTES_MAX;
 use dask_protocol::{Key, Value};
 
 use super::State;
@@ -85,8 +86,9 @@ impl State {
             TaskState::Processing if task.processing_on != Some(worker) => self.free_keys(worker, message.key),
             TaskState::Processing => {
                 merge_metadata(&mut task.metadata, message.metadata);
-                let TaskFinished { nbytes, type_pickle, typename, startstops, .. } = message;
-                self.transition_processing_memory(id, Finished { nbytes, type_pickle, typename, startstops });
+                let TaskFinished { nbytes, type_pickle, typename, startstops, value, .. } = message;
+                let value = value.filter(|value| value.len() <= TOLD_BYTES_MAX);
+                self.transition_processing_memory(id, Finished { nbytes, type_pickle, typename, startstops, value });
             }
             TaskState::Forgotten => {}
         }

@@ -162,7 +162,8 @@ impl State {
                 tracing::warn!(%key, "scattered data has no registered holder");
             } else {
                 self.take_in_data(&key, &holders, nbytes);
-                let message = KeyInMemory { key: key.clone(), type_pickle: None, workers: Some(addresses) };
+                let message =
+                    KeyInMemory { key: key.clone(), type_pickle: None, workers: Some(addresses), value: None };
                 let wanters = self.tasks.id(&key).map(|id| self.tasks[id].who_wants.clone()).unwrap_or_default();
                 for wanter in wanters.iter() {
                     self.send_client(wanter, message.clone());

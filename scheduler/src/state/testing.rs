@@ -264,6 +264,7 @@ pub(crate) fn finished(key: &str, run_id: RunId, nbytes: i64, seconds: Seconds) 
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
         startstops: vec![StartStop { action: "compute".into(), start: 0.0, stop: seconds, source: None }],
+        value: None,
         status: "OK".into(),
         stimulus_id: "task-finished".into(),
     }

@@ -5,11 +5,13 @@ mod explain;
 mod gather;
 mod pages;
 
+use bytes::Bytes;
 use common::{
-    call, call_on, client, connect, in_memory, in_time, message, register, registration, scheduler, send_garbage,
-    worker,
+    call, call_on, client, client_with, connect, in_memory, in_time, message, register, registration, scheduler,
+    send_garbage, worker,
 };
 use dask_protocol::message::{ClientReleasesKeys, Keys, SchedulerToClient, SchedulerToWorker};
+use dask_protocol::native::{RELEASE, TOLD_BYTES_MAX};
 use dask_protocol::{Key, Payload, Value};
 
 #[tokio::test]
@@ -41,6 +43,36 @@ async fn a_graph_runs_and_its_result_is_relayed_untouched() {
             _ => None,
         });
         assert!(!freed.await.is_empty());
+        scheduler.close("test").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_small_result_comes_with_the_news_to_clients_that_know_such_news() {
+    in_time(async {
+        let scheduler = scheduler().await;
+        let mut worker = worker(scheduler.address(), "w").await;
+        let mut python = client(scheduler.address(), "Client-1").await;
+        let mut rust = client_with(scheduler.address(), "rust", Value::map([("dask-rs", RELEASE.into())])).await;
+        let told = |message| match message {
+            SchedulerToClient::KeyInMemory(message) => Some((message.key, message.value)),
+            _ => None,
+        };
+        let small = Bytes::from_static(b"\x2a");
+        let large = Bytes::from(vec![0; TOLD_BYTES_MAX + 1]);
+        for (name, value, expected) in [("x", &small, Some(&small)), ("y", &large, None)] {
+            let key = Key::from(name);
+            python.submit(&[(name, &[])]).await;
+            let task = worker.next_task().await;
+            // Behind this one, so that both want the first before it is done.
+            let after = format!("after-{name}");
+            rust.submit(&[(name, &[]), (&after, &[])]).await;
+            worker.next_task().await;
+            worker.finish_with(task, Some(value.clone())).await;
+            assert_eq!(rust.find(told).await, (key.clone(), expected.cloned()));
+            assert_eq!(python.find(told).await, (key, None));
+        }
         scheduler.close("test").await;
     })
     .await;

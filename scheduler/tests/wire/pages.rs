@@ -126,6 +126,7 @@ async fn end_next(worker: &mut Worker, raised: bool) {
             metadata: Value::Nil,
             thread: Value::Int(5),
             startstops: vec![part],
+            value: None,
             status: "OK".into(),
             stimulus_id: "task-finished".into(),
         })

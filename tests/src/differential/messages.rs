@@ -26,6 +26,7 @@ pub fn finished(worker: &Address, key: &Key, run_id: RunId, nbytes: i64, now: Se
             metadata: Value::Map(Vec::new()),
             thread: Value::Int(1),
             startstops: vec![compute],
+            value: None,
             status: "OK".into(),
             stimulus_id: "task-finished".into(),
         },

@@ -231,6 +231,7 @@ fn success(nbytes: i64) -> ExecuteOutcome {
         nbytes,
         typename: "int".into(),
         type_pickle: None,
+        value: None,
         metadata: Value::Map(Vec::new()),
         thread: Value::Int(1),
         startstops: vec![dask_protocol::message::StartStop {

@@ -217,10 +217,10 @@ fn submit(shared: &Arc<Shared>, task: Task, function: Call, call: &NativeCall, f
         Ok(args) => args,
         Err(message) => return fail(shared, &task, "KeyError", &message),
     };
-    let run_id = task.run_id;
+    let (run_id, tells_result) = (task.run_id, call.tells_result);
     let context = TaskContext::new(shared, task.key.clone(), run_id);
     let done_shared = Arc::clone(shared);
-    let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome));
+    let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome, tells_result));
     shared.native.submit(Job { call: function, context, args, done });
 }
 
@@ -242,7 +242,7 @@ fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, Stri
     }
 }
 
-fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
+fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome, tells_result: bool) {
     let delay = shared.clock.delay();
     let label = if outcome.result.is_ok() { Label::ThreadCpu } else { Label::Failed };
     shared.metrics.executed(&task.key, task.span_id.as_deref(), label, outcome.stop - outcome.start);
@@ -256,6 +256,7 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
     let (values, ended) = match outcome.result {
         Ok(value) => {
             let typename = value.type_name().into();
+            let told = if tells_result { value.told() } else { None };
             let stored = Stored::native(value);
             let nbytes = stored.nbytes;
             let success = ExecuteOutcome::Success {
@@ -265,6 +266,7 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome) {
                 metadata: Value::Map(Vec::new()),
                 thread,
                 startstops,
+                value: told,
             };
             (vec![(task.key.clone(), stored)], success)
         }

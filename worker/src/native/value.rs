@@ -82,6 +82,19 @@ impl NativeValue {
         Arc::clone(&self.value).downcast::<T>().ok()
     }
 
+    /// The value packed, if it is so small that it is told with the news that there is one. Values of bytes are not: they
+    /// are passed on as they are.
+    pub(crate) fn told(&self) -> Option<Bytes> {
+        if usize::try_from(self.nbytes).is_ok_and(|nbytes| nbytes <= native::TOLD_BYTES_MAX) {
+            let payload = self.to_payload().ok()?;
+            return match payload.frames() {
+                [whole] if whole.len() <= native::TOLD_BYTES_MAX => Some(whole.clone()),
+                _ => None,
+            };
+        }
+        None
+    }
+
     /// Packs it to leave the worker.
     ///
     /// # Errors

@@ -143,6 +143,7 @@ fn finish(shared: &Arc<Shared>, it: Finished) {
         nbytes: it.nbytes,
         typename: it.typename,
         type_pickle: it.type_pickle,
+        value: None,
         metadata: Value::Map(Vec::new()),
         thread: it.thread,
         startstops,

@@ -45,7 +45,7 @@ impl State {
             | TaskState::Constrained
             | TaskState::Executing
             | TaskState::LongRunning => {}
-            TaskState::Memory => self.send_task_finished(cx, id, message.run_id, Value::Nil),
+            TaskState::Memory => self.send_task_finished(cx, id, message.run_id, Value::Nil, None),
             // What runs goes on as it was started; its outcome carries the old run.
             TaskState::Cancelled(Previous::Executing | Previous::LongRunning)
             | TaskState::Resumed(Previous::Executing | Previous::LongRunning) => cx.recommend(id, Target::Waiting),

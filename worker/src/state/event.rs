@@ -136,6 +136,8 @@ pub enum ExecuteOutcome {
         thread: Value,
         /// The timed parts.
         startstops: Vec<StartStop>,
+        /// The value itself, packed, if it is to be told.
+        value: Option<Bytes>,
     },
     /// It raised.
     Failure {

@@ -1,5 +1,6 @@
 //! Values that arrive, are stored by RPC, are freed, or are lost.
 
+use bytes::Bytes;
 use dask_protocol::message::{AddKeys, Keys, RunId, TaskFinished};
 use dask_protocol::{Key, Value};
 
@@ -13,8 +14,15 @@ use super::transition::{Cx, Target};
 /// How the scheduler hears of a value.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// As the result of that run, by that thread.
-    TaskFinished(RunId, Value),
+    /// As the result of a run.
+    TaskFinished {
+        /// Which.
+        run_id: RunId,
+        /// The thread that ran it, or nil.
+        thread: Value,
+        /// The result itself, if it is to be told.
+        value: Option<Bytes>,
+    },
     /// As a copy of a value it knows.
     AddKeys,
     /// Not from us (scatter: its caller tells).
@@ -38,7 +46,7 @@ impl State {
             self.supply(cx, dependent, id);
         }
         match report {
-            Report::TaskFinished(run_id, thread) => self.send_task_finished(cx, id, run_id, thread),
+            Report::TaskFinished { run_id, thread, value } => self.send_task_finished(cx, id, run_id, thread, value),
             Report::AddKeys => {
                 let keys = Keys(vec![self.task(id).key.clone()]);
                 cx.send(AddKeys { keys, stimulus_id: cx.stimulus_id.clone() });
@@ -59,7 +67,14 @@ impl State {
     }
 
     /// What took time is told once.
-    pub(crate) fn send_task_finished(&mut self, cx: &mut Cx<'_>, id: TaskId, run_id: RunId, thread: Value) {
+    pub(crate) fn send_task_finished(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: TaskId,
+        run_id: RunId,
+        thread: Value,
+        value: Option<Bytes>,
+    ) {
         let task = self.task_mut(id);
         let startstops = std::mem::take(&mut task.startstops);
         let result = task.result.as_deref();
@@ -73,6 +88,7 @@ impl State {
             metadata: result.map(|it| it.metadata.clone()).unwrap_or_default(),
             thread,
             startstops,
+            value,
             status: "OK".into(),
             stimulus_id: cx.stimulus_id.clone(),
         });
@@ -108,12 +124,12 @@ impl State {
             }
             TaskState::Ready | TaskState::Constrained => {
                 self.leave_queue(id);
-                Report::TaskFinished(run_id, Value::Nil)
+                Report::TaskFinished { run_id, thread: Value::Nil, value: None }
             }
             TaskState::Waiting
             | TaskState::Executing
             | TaskState::LongRunning
-            | TaskState::Resumed(Previous::Flight) => Report::TaskFinished(run_id, Value::Nil),
+            | TaskState::Resumed(Previous::Flight) => Report::TaskFinished { run_id, thread: Value::Nil, value: None },
             TaskState::Resumed(_) | TaskState::Flight => Report::AddKeys,
             TaskState::Fetch => {
                 self.leave_fetch(id);

@@ -134,7 +134,7 @@ impl ConnectedWorker {
         args: Vec<NativeArg>,
         who_has: Vec<(Key, Vec<Address>)>,
     ) -> i64 {
-        let call = NativeCall { function: Definition::named(function.to_owned()).into(), args };
+        let call = NativeCall { function: Definition::named(function.to_owned()).into(), args, tells_result: false };
         self.runs += 1;
         let nbytes = who_has.iter().map(|(key, _)| (key.clone(), 8)).collect();
         self.send(compute_task(key, self.runs, call.into_payload(), Pairs(who_has), nbytes));

@@ -22,6 +22,8 @@ pub(in crate::state) struct Finished {
     pub(in crate::state) type_pickle: Option<Bytes>,
     pub(in crate::state) typename: ShortText,
     pub(in crate::state) startstops: Vec<StartStop>,
+    /// The result itself, for who wants it.
+    pub(in crate::state) value: Option<Bytes>,
 }
 
 impl State {
@@ -165,7 +167,7 @@ impl State {
             self.workers[worker].actors.insert(id);
         }
         self.tasks[id].type_number = self.type_number(finished.typename);
-        self.add_to_memory(id, worker, finished.type_pickle);
+        self.add_to_memory(id, worker, finished.type_pickle, finished.value);
         self.end_transition(key, id, TaskState::Processing);
     }
 
@@ -176,7 +178,7 @@ impl State {
     }
 
     /// `_add_to_memory`: dependents may be ready now, dependencies may be done with.
-    fn add_to_memory(&mut self, id: TaskId, worker: WorkerId, type_pickle: Option<Bytes>) {
+    fn add_to_memory(&mut self, id: TaskId, worker: WorkerId, type_pickle: Option<Bytes>, value: Option<Bytes>) {
         self.add_replica(id, worker);
         self.recommend_ready_dependents(id);
         for position in 0..self.tasks[id].dependencies.len() {
@@ -188,7 +190,8 @@ impl State {
         } else {
             let key = self.tasks[id].key.clone();
             self.tell_wanters(id, || {
-                KeyInMemory { key: key.clone(), type_pickle: type_pickle.clone(), workers: None }.into()
+                let (key, type_pickle, value) = (key.clone(), type_pickle.clone(), value.clone());
+                KeyInMemory { key, type_pickle, workers: None, value }.into()
             });
         }
         self.set_state(id, TaskState::Memory);

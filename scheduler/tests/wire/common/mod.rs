@@ -4,10 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dask_protocol::comm::{Comm, CommConfig, CommReader, Listener};
 use dask_protocol::message::{
-    ClientToScheduler, Message, NativeTask, Pairs, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply,
-    SchedulerToClient, SchedulerToWorker, StreamMessage, UpdateNativeGraph, WorkerStatus, WorkerToScheduler,
+    ClientToScheduler, ComputeTask, Message, NativeTask, Pairs, RUNTIMES_EXTRA, RegisterWorker, RegisterWorkerReply,
+    SchedulerToClient, SchedulerToWorker, StreamMessage, TaskFinished, UpdateNativeGraph, WorkerStatus,
+    WorkerToScheduler,
 };
 use dask_protocol::{Address, Key, Payload, Value};
 use dask_scheduler::{Scheduler, SchedulerOptions};
@@ -84,12 +86,17 @@ impl<In: StreamMessage> Stream<In> {
 
 /// A client's stream, registered.
 pub async fn client(address: &Address, id: &str) -> Stream<SchedulerToClient> {
+    client_with(address, id, Value::Nil).await
+}
+
+/// The same with the versions that the client tells.
+pub async fn client_with(address: &Address, id: &str, versions: Value) -> Stream<SchedulerToClient> {
     let mut comm = connect(address).await;
     let register = Value::map([
         ("op", "register-client".into()),
         ("client", id.into()),
         ("reply", false.into()),
-        ("versions", Value::Nil),
+        ("versions", versions),
     ]);
     comm.send_value(&register).await.expect("sends");
     let mut stream = Stream::new(comm);
@@ -178,8 +185,15 @@ impl Worker {
     /// Waits for a task and says that it is done.
     pub async fn finish_next(&mut self) -> Key {
         let task = self.next_task().await;
-        self.send(dask_protocol::message::TaskFinished {
-            key: task.key.clone(),
+        let key = task.key.clone();
+        self.finish_with(task, None).await;
+        key
+    }
+
+    /// Says that a task is done, and tells its result.
+    pub async fn finish_with(&mut self, task: ComputeTask, value: Option<Bytes>) {
+        self.send(TaskFinished {
+            key: task.key,
             run_id: task.run_id,
             nbytes: 8,
             type_pickle: None,
@@ -187,14 +201,14 @@ impl Worker {
             metadata: Value::Nil,
             thread: Value::Nil,
             startstops: Vec::new(),
+            value,
             status: "OK".into(),
             stimulus_id: "task-finished".into(),
         })
         .await;
-        task.key
     }
 
-    pub async fn next_task(&mut self) -> dask_protocol::message::ComputeTask {
+    pub async fn next_task(&mut self) -> ComputeTask {
         let compute = |message| match message {
             SchedulerToWorker::ComputeTask(task) => Some(task),
             _ => None,

@@ -140,7 +140,11 @@ impl Rig {
             unreachable!("it is one")
         };
         let startstops = vec![compute];
-        self.done(key, run_id, ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops })
+        self.done(
+            key,
+            run_id,
+            ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops, value: None },
+        )
     }
 
     pub fn fail(&mut self, key: &str, run_id: RunId) -> Actions {
@@ -194,6 +198,7 @@ pub fn success() -> ExecuteOutcome {
         nbytes: 8,
         typename: "int".into(),
         type_pickle: None,
+        value: None,
         metadata: Value::Nil,
         thread: Value::Nil,
         startstops: Vec::new(),

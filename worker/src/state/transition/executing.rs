@@ -33,10 +33,10 @@ impl State {
         match (start, outcome) {
             (
                 TaskState::Executing | TaskState::LongRunning,
-                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops },
+                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread, startstops, value },
             ) => {
                 self.store_result(id, ResultInfo { typename, type_pickle, metadata }, startstops);
-                self.enter_memory(cx, id, nbytes, Report::TaskFinished(run_id, thread));
+                self.enter_memory(cx, id, nbytes, Report::TaskFinished { run_id, thread, value });
             }
             (TaskState::Executing | TaskState::LongRunning, ExecuteOutcome::Failure { error, thread, startstops }) => {
                 self.task_mut(id).startstops.extend(startstops);
@@ -49,7 +49,7 @@ impl State {
             }
             (
                 TaskState::Resumed(_),
-                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread: _, startstops: _ },
+                ExecuteOutcome::Success { nbytes, typename, type_pickle, metadata, thread: _, startstops: _, value: _ },
             ) => {
                 self.store_result(id, ResultInfo { typename, type_pickle, metadata }, Vec::new());
                 self.enter_memory(cx, id, nbytes, Report::AddKeys);

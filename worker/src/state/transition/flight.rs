@@ -25,7 +25,9 @@ impl State {
         let run_id = task.run_id;
         match start {
             TaskState::Flight => self.enter_memory(cx, id, nbytes, Report::AddKeys),
-            TaskState::Resumed(_) => self.enter_memory(cx, id, nbytes, Report::TaskFinished(run_id, Value::Nil)),
+            TaskState::Resumed(_) => {
+                self.enter_memory(cx, id, nbytes, Report::TaskFinished { run_id, thread: Value::Nil, value: None })
+            }
             _ => self.drop_unwanted(cx, id, true),
         }
         self.log_settled(cx, id, start, "memory");
