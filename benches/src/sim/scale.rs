@@ -4,6 +4,7 @@ use dask_scheduler::state::{Event, Policy, State, UpdateGraph};
 
 use super::clock::cpu_seconds;
 use super::cluster::{Settings, record};
+use super::memory::Count;
 use super::shape::Shape;
 use super::worker::SimWorker;
 use super::workload::{Builder, Workload};
@@ -121,6 +122,7 @@ fn bytes_held(workload: &Workload, settings: &Settings, live: LiveBytes) -> usiz
         let worker = SimWorker::new(number, *threads, 0);
         state.handle(0.0, Event::AddWorker(Box::new(worker.registration(number))), &mut actions);
     }
+    let _counting = Count::begin();
     let mut held = 0;
     for submission in &workload.submissions {
         actions = Vec::new();
@@ -136,7 +138,7 @@ fn bytes_held(workload: &Workload, settings: &Settings, live: LiveBytes) -> usiz
         }));
         state.handle(1.0, event, &mut actions);
         actions = Vec::new();
-        held += live().saturating_sub(before);
+        held += live().wrapping_sub(before);
     }
     drop(actions);
     held
