@@ -95,9 +95,9 @@ fn tasks(graph: Graph) -> Vec<Task> {
         dependencies: task.dependencies,
         class: format!("{:?}", task.class),
         data_producer: task.data_producer,
-        prefix: task.spec.prefix,
-        body: task.spec.body,
-        buffers: task.spec.buffers,
+        prefix: Bytes::copy_from_slice(task.spec.prefix()),
+        body: task.spec.body().clone(),
+        buffers: task.spec.buffers().to_vec(),
     };
     graph.tasks.into_iter().map(task).collect()
 }

@@ -1,5 +1,7 @@
 //! The result of graph intake: every task with its key, dependencies and self-contained pickle.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::key::Key;
@@ -49,40 +51,62 @@ pub enum NodeClass {
 /// A task's pickle in two parts: what many tasks of the graph have in common, kept once, and what is this task's own.
 ///
 /// The pickle a worker loads is `prefix` followed by `body`, with `buffers` as its out-of-band buffers.
+///
+/// A scheduler has one for each task: small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskSpec {
-    /// Opcodes that memoise the common parts (usually the function) and leave nothing on the stack. May be empty.
-    pub prefix: Bytes,
-    /// The opcodes that build the node; they refer to the memo entries of the prefix.
-    pub body: Bytes,
-    /// Out-of-band buffers, in the order in which prefix and body ask for them.
-    pub buffers: Vec<Bytes>,
+    prefix: Option<Arc<Bytes>>,
+    body: Bytes,
+    #[expect(clippy::box_collection, reason = "one word instead of three; few tasks have buffers")]
+    buffers: Option<Box<Vec<Bytes>>>,
 }
 
 impl TaskSpec {
+    /// From its parts; tasks with the same common parts share `prefix`.
+    pub(crate) fn new(prefix: Option<Arc<Bytes>>, body: Bytes, buffers: Vec<Bytes>) -> TaskSpec {
+        let buffers = (!buffers.is_empty()).then(|| Box::new(buffers));
+        TaskSpec { prefix: prefix.filter(|prefix| !prefix.is_empty()), body, buffers }
+    }
+
     /// A spec from one whole pickle.
     pub fn from_pickle(pickle: Bytes, buffers: Vec<Bytes>) -> TaskSpec {
-        TaskSpec { prefix: Bytes::new(), body: pickle, buffers }
+        TaskSpec::new(None, pickle, buffers)
+    }
+
+    /// Opcodes that memoise the common parts (usually the function) and leave nothing on the stack. May be empty.
+    pub fn prefix(&self) -> &[u8] {
+        self.prefix.as_deref().map_or(&[], |prefix| prefix)
+    }
+
+    /// The opcodes that build the node; they refer to the memo entries of the prefix.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Out-of-band buffers, in the order in which prefix and body ask for them.
+    pub fn buffers(&self) -> &[Bytes] {
+        self.buffers.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// The whole pickle in one piece.
     pub fn pickle(&self) -> Bytes {
-        if self.prefix.is_empty() {
+        let prefix = self.prefix();
+        if prefix.is_empty() {
             return self.body.clone();
         }
-        let mut whole = BytesMut::with_capacity(self.prefix.len() + self.body.len());
-        whole.put_slice(&self.prefix);
+        let mut whole = BytesMut::with_capacity(prefix.len() + self.body.len());
+        whole.put_slice(prefix);
         whole.put_slice(&self.body);
         whole.freeze()
     }
 
     /// The `run_spec` of `compute-task`.
     pub fn to_payload(&self) -> Payload {
-        Payload::pickled(self.pickle(), self.buffers.clone())
+        Payload::pickled(self.pickle(), self.buffers().to_vec())
     }
 
     /// Bytes on the wire, without headers.
     pub fn nbytes(&self) -> usize {
-        self.prefix.len() + self.body.len() + self.buffers.iter().map(Bytes::len).sum::<usize>()
+        self.prefix().len() + self.body.len() + self.buffers().iter().map(Bytes::len).sum::<usize>()
     }
 }

@@ -3,6 +3,8 @@
 //! What many tasks have in common, above all their function, is written once into a prefix that these tasks share. The
 //! work is linear in the pickle: a part that several tasks reach is looked into once, by the first of them.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -57,14 +59,11 @@ pub(crate) fn split(
         let alone = members.len() == 1;
         let prefix = writer.prefix(if alone { &[] } else { &parts })?;
         let prefix_buffers: Vec<Bytes> = select(prefix.buffers).collect();
-        let prefix = Bytes::from(prefix.opcodes);
+        let prefix = Some(Arc::new(Bytes::from(prefix.opcodes)));
         for index in members {
             let Written { opcodes, buffers } = writer.body(tasks[index])?;
-            specs[index] = TaskSpec {
-                prefix: prefix.clone(),
-                body: pack(&mut chunk, &opcodes),
-                buffers: prefix_buffers.iter().cloned().chain(select(buffers)).collect(),
-            };
+            let buffers = prefix_buffers.iter().cloned().chain(select(buffers)).collect();
+            specs[index] = TaskSpec::new(prefix.clone(), pack(&mut chunk, &opcodes), buffers);
         }
     }
     Ok(specs)

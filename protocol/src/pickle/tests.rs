@@ -89,10 +89,10 @@ fn tasks_that_share_a_function_share_its_bytes() {
     let all = Recorded::all();
     let graph = all.iter().find(|graph| graph.name == "shared_function").expect("recorded");
     let Ok(Intake::Graph(split)) = read(&graph.pickle, &graph.buffers, true) else { panic!("it splits") };
-    let prefixes: Vec<&Bytes> = split.tasks[..300].iter().map(|task| &task.spec.prefix).collect();
+    let prefixes: Vec<&[u8]> = split.tasks[..300].iter().map(|task| task.spec.prefix()).collect();
     assert!(prefixes.iter().all(|prefix| prefix.as_ptr() == prefixes[0].as_ptr()));
     assert!(prefixes[0].len() > 400);
-    assert!(split.tasks[..300].iter().all(|task| task.spec.body.len() < 60));
+    assert!(split.tasks[..300].iter().all(|task| task.spec.body().len() < 60));
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn tasks_carry_only_the_buffers_they_use() {
     let graph = all.iter().find(|graph| graph.name == "numpy_buffers").expect("recorded");
     let Ok(Intake::Graph(split)) = read(&graph.pickle, &graph.buffers, true) else { panic!("it splits") };
     assert_eq!(graph.buffers.len(), 41);
-    assert!(split.tasks[..20].iter().all(|task| task.spec.buffers.len() == 2));
-    assert!(split.tasks[20..].iter().all(|task| task.spec.buffers.len() == 1));
+    assert!(split.tasks[..20].iter().all(|task| task.spec.buffers().len() == 2));
+    assert!(split.tasks[20..].iter().all(|task| task.spec.buffers().len() == 1));
 }
 
 #[test]
@@ -187,10 +187,10 @@ fn check_meaning(pickle: &Bytes, buffers: &[Bytes], graph: &Graph) {
     let last: HashMap<Key, NodeId> =
         entries.chunks_exact(2).map(|entry| (keys.key(entry[0]).expect("it was a key before"), entry[1])).collect();
     for task in &graph.tasks {
-        let part = reader::read(&task.spec.pickle(), task.spec.buffers.len()).expect("a written pickle is readable");
+        let part = reader::read(&task.spec.pickle(), task.spec.buffers().len()).expect("a written pickle is readable");
         let comparison = Comparison {
             arenas: [&whole, &part],
-            buffers: [buffers, &task.spec.buffers],
+            buffers: [buffers, task.spec.buffers()],
             forth: HashMap::new(),
             back: HashMap::new(),
             todo: Vec::new(),

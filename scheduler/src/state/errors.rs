@@ -36,7 +36,7 @@ pub(super) fn no_worker(task: &Key, timeout: Seconds) -> ErrorInfo {
 /// No worker that meets the restrictions for longer than `no-workers-timeout`.
 pub(super) fn no_valid_worker(task: &Task, timeout: Seconds) -> ErrorInfo {
     let none = Restrictions::default();
-    let restrictions = task.restrictions.as_deref().unwrap_or(&none);
+    let restrictions = task.restrictions().unwrap_or(&none);
     let workers: Vec<String> = restrictions.workers.iter().map(|address| address.as_str().to_owned()).collect();
     let resources: BTreeMap<String, f64> = task.annotations.resources.iter().cloned().collect();
     let exception = pickle::NoValidWorkerError {

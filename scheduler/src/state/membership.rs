@@ -291,7 +291,7 @@ impl State {
         for (key, workers) in restrictions {
             if let Some(id) = self.tasks.id(&key) {
                 let restrictions = Restrictions { workers, hosts: Vec::new() };
-                self.tasks[id].restrictions = (!restrictions.is_empty()).then(|| Box::new(restrictions));
+                self.tasks[id].set_restrictions(restrictions);
             }
         }
     }

@@ -9,7 +9,7 @@ use super::State;
 use super::action::Action;
 use super::explain::Incident;
 use super::ids::{TaskId, WorkerId};
-use super::task::TaskState;
+use super::task::{Task, TaskState};
 use super::transition::Finished;
 
 impl State {
@@ -85,7 +85,7 @@ impl State {
             TaskState::Waiting => {}
             TaskState::Processing if task.processing_on != Some(worker) => self.free_keys(worker, message.key),
             TaskState::Processing => {
-                merge_metadata(&mut task.metadata, message.metadata);
+                merge_metadata(task, message.metadata);
                 let TaskFinished { nbytes, type_pickle, typename, startstops, value, .. } = message;
                 let value = value.filter(|value| value.len() <= TOLD_BYTES_MAX);
                 self.transition_processing_memory(id, Finished { nbytes, type_pickle, typename, startstops, value });
@@ -187,15 +187,14 @@ impl State {
 }
 
 /// `task.metadata.update(new)`.
-fn merge_metadata(metadata: &mut Option<Box<Value>>, new: Value) {
+fn merge_metadata(task: &mut Task, new: Value) {
     let Value::Map(new) = new else {
         return;
     };
     if new.is_empty() {
         return;
     }
-    let known = metadata.get_or_insert_with(|| Box::new(Value::Map(Vec::new())));
-    if let Value::Map(known) = &mut **known {
+    if let Value::Map(known) = task.metadata_mut().get_or_insert_with(|| Value::Map(Vec::new())) {
         for (name, value) in new {
             match known.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, old)) => *old = value,

@@ -70,7 +70,7 @@ impl State {
             key: &task.key,
             prefix: &self.groups.prefix(task.prefix).name,
             state: task.state,
-            order: task.priority.map(|[_, generation, order]| (generation, order)),
+            order: task.priority.get().map(|[_, generation, order]| (generation, order)),
             dependencies: task.dependencies.iter().map(super::ids::TaskId::index).collect(),
         })
     }

@@ -413,7 +413,7 @@ impl State {
     pub(super) fn is_valid_worker(&self, task: TaskId, worker: WorkerId) -> bool {
         let can_supply = self.can_supply(task, worker);
         let (task, worker) = (&self.tasks[task], &self.workers[worker]);
-        let place = task.restrictions.as_ref().is_none_or(|restrictions| {
+        let place = task.restrictions().is_none_or(|restrictions| {
             restrictions.workers.contains(&worker.address)
                 || restrictions.hosts.iter().any(|host| self.coerce_hostname(host) == worker.address.host())
         });
@@ -430,7 +430,7 @@ impl State {
 
     /// The running workers a restricted task may use.
     fn extend_with_valid_workers(&self, id: TaskId, candidates: &mut Vec<WorkerId>) {
-        let named = self.tasks[id].restrictions.as_ref().filter(|restrictions| restrictions.hosts.is_empty());
+        let named = self.tasks[id].restrictions().filter(|restrictions| restrictions.hosts.is_empty());
         let valid = |worker: &WorkerId| self.running.contains(worker) && self.is_valid_worker(id, *worker);
         match named {
             Some(restrictions) => {

@@ -83,6 +83,32 @@ impl Restrictions {
     }
 }
 
+/// What few tasks have.
+#[derive(Debug, Default)]
+struct Rare {
+    restrictions: Restrictions,
+    metadata: Option<Value>,
+    erred_on: Vec<Address>,
+}
+
+/// The priority of a task, or none: it has no spec then. In less memory than an option of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TaskPriority([f64; 3]);
+
+impl TaskPriority {
+    /// A first part that no priority has.
+    const NONE: TaskPriority = TaskPriority([f64::NAN, 0.0, 0.0]);
+
+    /// From the user's part, the generation, and the place in the graph. A user's part that is no number counts as 0.
+    pub(super) fn new([user, generation, order]: [f64; 3]) -> TaskPriority {
+        TaskPriority([if user.is_nan() { 0.0 } else { user }, generation, order])
+    }
+
+    pub(super) fn get(self) -> Option<[f64; 3]> {
+        (!self.0[0].is_nan()).then_some(self.0)
+    }
+}
+
 /// One task. Fields that dask has are named as there.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -120,14 +146,11 @@ pub(super) struct Task {
     pub(super) nbytes: i64,
     /// Arrival in the queue, or the bits of the time of arrival in no-worker; breaks ties.
     pub(super) queue_number: u64,
-    pub(super) priority: Option<[f64; 3]>,
+    pub(super) priority: TaskPriority,
     pub(super) spec: Option<TaskSpec>,
     pub(super) annotations: Arc<Annotations>,
-    pub(super) restrictions: Option<Box<Restrictions>>,
-    pub(super) metadata: Option<Box<Value>>,
     pub(super) failure: Option<Arc<Failure>>,
-    #[expect(clippy::box_collection, reason = "one word instead of three in every task; few tasks err")]
-    pub(super) erred_on: Option<Box<Vec<Address>>>,
+    rare: Option<Box<Rare>>,
     pub(super) dependencies: IdSet<TaskId>,
     pub(super) dependents: IdSet<TaskId>,
     pub(super) waiting_on: IdSet<TaskId>,
@@ -163,13 +186,11 @@ impl Task {
             run_id: -1,
             nbytes: -1,
             queue_number: 0,
-            priority: None,
+            priority: TaskPriority::NONE,
             spec: None,
             annotations,
-            restrictions: None,
-            metadata: None,
             failure: None,
-            erred_on: None,
+            rare: None,
             dependencies: IdSet::default(),
             dependents: IdSet::default(),
             waiting_on: IdSet::default(),
@@ -186,18 +207,51 @@ impl Task {
 
     /// Whether it may not run just anywhere.
     pub(super) fn is_restricted(&self) -> bool {
-        self.restrictions.is_some() || !self.annotations.resources.is_empty()
+        self.restrictions().is_some() || !self.annotations.resources.is_empty()
+    }
+
+    /// Where it may run, if that is restricted.
+    pub(super) fn restrictions(&self) -> Option<&Restrictions> {
+        self.rare.as_ref().map(|rare| &rare.restrictions).filter(|restrictions| !restrictions.is_empty())
+    }
+
+    pub(super) fn set_restrictions(&mut self, restrictions: Restrictions) {
+        if self.rare.is_some() || !restrictions.is_empty() {
+            self.rare.get_or_insert_default().restrictions = restrictions;
+        }
+    }
+
+    /// What plugins of workers attached to it.
+    pub(super) fn metadata(&self) -> Option<&Value> {
+        self.rare.as_ref()?.metadata.as_ref()
+    }
+
+    pub(super) fn metadata_mut(&mut self) -> &mut Option<Value> {
+        &mut self.rare.get_or_insert_default().metadata
+    }
+
+    /// The workers on which it erred.
+    pub(super) fn erred_on(&self) -> &[Address] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.erred_on)
+    }
+
+    pub(super) fn add_erred_on(&mut self, workers: impl IntoIterator<Item = Address>) {
+        self.rare.get_or_insert_default().erred_on.extend(workers);
+    }
+
+    pub(super) fn take_erred_on(&mut self) -> Vec<Address> {
+        self.rare.as_mut().map_or_else(Vec::new, |rare| std::mem::take(&mut rare.erred_on))
     }
 
     /// The priority as sent; tasks without one (they have no spec) never travel.
     pub(super) fn wire_priority(&self) -> Priority {
-        let [user, generation, order] = self.priority.unwrap_or_default();
+        let [user, generation, order] = self.priority.get().unwrap_or_default();
         Priority::new(user, generation, order)
     }
 
     /// The priority as a sortable key: smaller is earlier, tasks without a priority come last.
     pub(super) fn sort_key(&self) -> [i64; 3] {
-        self.priority.map_or([i64::MAX; 3], |parts| parts.map(sortable))
+        self.priority.get().map_or([i64::MAX; 3], |parts| parts.map(sortable))
     }
 }
 
@@ -229,7 +283,6 @@ mod tests {
 
     #[test]
     fn a_task_fits_its_budget() {
-        let beside = size_of::<Key>() + size_of::<Option<TaskSpec>>();
-        assert!(size_of::<Task>() - beside <= 400, "{} bytes", size_of::<Task>() - beside);
+        assert!(size_of::<Task>() <= 296, "{} bytes", size_of::<Task>());
     }
 }

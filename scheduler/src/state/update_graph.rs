@@ -7,7 +7,7 @@ use super::State;
 use super::action::Action;
 use super::event::{ClientId, NewTask, UpdateGraph};
 use super::ids::{ClientSlot, FastSet, GroupId, IdSet, TaskId};
-use super::task::{Restrictions, Task, TaskState};
+use super::task::{Restrictions, Task, TaskPriority, TaskState};
 
 /// How much earlier a task's own submissions run than what its client submits next.
 const SUBTASK_STEP: f64 = 0.01;
@@ -198,7 +198,7 @@ impl State {
     #[expect(clippy::cast_precision_loss, reason = "generations stay far below 2^53")]
     fn graph_generation(&mut self, submitting_task: Option<&Key>, fifo_timeout: f64) -> f64 {
         if let Some(key) = submitting_task {
-            let parent = self.tasks.id(key).and_then(|id| self.tasks[id].priority);
+            let parent = self.tasks.id(key).and_then(|id| self.tasks[id].priority.get());
             return parent.map_or(self.generation as f64, |priority| priority[0] - SUBTASK_STEP);
         }
         if self.generation_time + fifo_timeout < self.now {
@@ -228,8 +228,8 @@ impl State {
             return false;
         }
         let task = &mut self.tasks[id];
-        if task.priority.is_none() {
-            task.priority = Some([-new.annotations.priority, generation, new.order]);
+        if task.priority.get().is_none() {
+            task.priority = TaskPriority::new([-new.annotations.priority, generation, new.order]);
         }
         // What a worker runs, or has run, as an ordinary task is none.
         if new.actor && !matches!(task.state, TaskState::Processing | TaskState::Memory) {
@@ -247,7 +247,7 @@ impl State {
         self.count_new_task(id);
         if !new.annotations.workers.is_empty() {
             let restrictions = self.resolve_restrictions(&new.annotations.workers);
-            self.tasks[id].restrictions = Some(Box::new(restrictions));
+            self.tasks[id].set_restrictions(restrictions);
         }
         self.groups.assign_span(group, &new.annotations, self.now);
         self.give_spec(id, new);

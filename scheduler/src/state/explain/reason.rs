@@ -146,7 +146,7 @@ impl State {
                 Reason::Erred {
                     cause: failure.cause.clone(),
                     exception: failure.error.exception_text.clone(),
-                    on: task.erred_on.as_deref().cloned().unwrap_or_default(),
+                    on: task.erred_on().to_vec(),
                 }
             }
             TaskState::Forgotten => Reason::Unknown,
@@ -274,7 +274,7 @@ impl State {
 
     /// Where a task may run, as the user said.
     fn places(&self, id: TaskId) -> String {
-        let Some(restrictions) = &self.tasks[id].restrictions else {
+        let Some(restrictions) = self.tasks[id].restrictions() else {
             return String::new();
         };
         let workers = restrictions.workers.iter().map(Address::as_str);

@@ -37,7 +37,7 @@ impl State {
                 self.recommend(dependent, TaskState::Waiting);
             }
         }
-        for address in self.tasks[id].erred_on.take().into_iter().flat_map(|on| *on) {
+        for address in self.tasks[id].take_erred_on() {
             self.send_free_key_to(&address, id);
         }
         let key = self.tasks[id].key.clone();
@@ -61,7 +61,7 @@ impl State {
     pub(in crate::state) fn propagate_erred(&mut self, id: TaskId, worker: Option<Address>) {
         self.set_state(id, TaskState::Erred);
         let failure = self.tasks[id].failure.clone().expect("a task is erred because of a failure");
-        self.tasks[id].erred_on.get_or_insert_default().extend(worker);
+        self.tasks[id].add_erred_on(worker);
         self.log_erred_task(id, &failure);
         self.fail_waiters(id);
         for position in 0..self.tasks[id].dependencies.len() {
@@ -96,7 +96,7 @@ impl State {
         self.erred_tasks.push_front(ErredTask {
             key: task.key.clone(),
             timestamp: self.now,
-            erred_on: task.erred_on.as_deref().cloned().unwrap_or_default(),
+            erred_on: task.erred_on().to_vec(),
             exception_text: failure.error.exception_text.clone(),
             traceback_text: failure.error.traceback_text.clone(),
         });
