@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,6 +32,8 @@ const COMPRESS_INLINE_BYTES_MAX: usize = 1 << 20;
 pub struct Comm {
     reader: CommReader,
     writer: CommWriter,
+    /// Of the TCP connection below that a peer of ours opened.
+    socket: Option<RawFd>,
 }
 
 /// The receiving half of a [`Comm`].
@@ -122,7 +127,32 @@ impl Comm {
         Comm {
             reader: CommReader { source, parts: Parts::default(), ends: Arc::clone(&ends) },
             writer: CommWriter { sink, compression: None, same_host: false, cut: false, unwritten: 0, ends },
+            socket: None,
         }
+    }
+
+    /// The same, over the socket with this descriptor, which the reader and the writer own.
+    pub(super) fn on_socket(self, socket: RawFd) -> Comm {
+        Comm { socket: Some(socket), ..self }
+    }
+
+    /// From here on the peer may read nothing for as long as it likes, while its host answers. Without this a connection that
+    /// was accepted ends once the peer has taken nothing that was sent for [`CommConfig::tcp_timeout`], even if its process is
+    /// only busy. A host that is gone is still noticed in that time when nothing is on the way to it, else when TCP has tried often
+    /// enough (some 15 minutes).
+    ///
+    /// # Errors
+    /// When the system refuses.
+    ///
+    /// [`CommConfig::tcp_timeout`]: super::CommConfig::tcp_timeout
+    pub fn let_peer_be_busy(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = self.socket {
+            // SAFETY: the stream that owns the descriptor is in the reader and the writer, which are both here.
+            let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+            socket2::SockRef::from(&socket).set_tcp_user_timeout(None)?;
+        }
+        Ok(())
     }
 
     /// Tells the peer what we can do and learns what it can.

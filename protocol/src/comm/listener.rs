@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -240,6 +241,7 @@ impl Socketed {
         set_options(&self.stream, self.config.tcp_timeout)?;
         let (local_socket, peer) = (self.stream.local_addr()?, socket_address(self.scheme, self.peer));
         let local = socket_address(self.scheme, local_socket);
+        let socket = self.stream.as_raw_fd();
         let halves = match &self.config.tls {
             Some(tls) if self.scheme == Scheme::Tls => encrypted(tls, self.stream, &peer).await?,
             Some(tls) if self.scheme == Scheme::Wss => encrypted(tls, Prompt(self.stream), &peer).await?,
@@ -248,9 +250,9 @@ impl Socketed {
         };
         let mut comm = if self.scheme.is_websocket() {
             let (reader, writer) = Box::pin(websocket::accept(halves, &peer)).await?;
-            Comm::from_websocket(reader, writer, local, peer)
+            Comm::from_websocket(reader, writer, local, peer).on_socket(socket)
         } else {
-            Comm::from_boxes(halves, local, peer)
+            Comm::from_boxes(halves, local, peer).on_socket(socket)
         };
         comm.shake_hands(offer(&self.config, local_socket, self.peer)).await?;
         Ok(comm)

@@ -44,6 +44,10 @@ pub(crate) async fn serve(server: Arc<Server>, mut comm: Comm, request: Request)
         }
         return;
     }
+    // It may hold the interpreter's lock, or collect garbage, for longer than any timeout: that ends nothing.
+    if let Err(error) = comm.let_peer_be_busy() {
+        warn!(target: "distributed.scheduler", "{client} may lose its connection when it is busy: {error}");
+    }
     let is_native = versions::is_native(&versions);
     let warning = versions::warning_for(&server, "Client", versions).await;
     // Before it is told: its first call, over another connection, may be here at once.

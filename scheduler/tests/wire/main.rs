@@ -5,14 +5,19 @@ mod explain;
 mod gather;
 mod pages;
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::{
     call, call_on, client, client_with, connect, in_memory, in_time, message, register, registration, scheduler,
-    send_garbage, worker,
+    scheduler_with, send_garbage, worker,
 };
+use dask_protocol::comm::CommConfig;
 use dask_protocol::message::{ClientReleasesKeys, Keys, SchedulerToClient, SchedulerToWorker};
 use dask_protocol::native::{RELEASE, TOLD_BYTES_MAX};
 use dask_protocol::{Key, Payload, Value};
+use dask_scheduler::SchedulerOptions;
 
 #[tokio::test]
 async fn a_graph_runs_and_its_result_is_relayed_untouched() {
@@ -72,6 +77,32 @@ async fn a_small_result_comes_with_the_news_to_clients_that_know_such_news() {
             worker.finish_with(task, Some(value.clone())).await;
             assert_eq!(rust.find(told).await, (key.clone(), expected.cloned()));
             assert_eq!(python.find(told).await, (key, None));
+        }
+        scheduler.close("test").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_a_while_keeps_its_connection() {
+    /// More than the buffers of a connection hold.
+    const KEYS: usize = 60_000;
+    in_time(async {
+        let comm = CommConfig { tcp_timeout: Duration::from_secs(1), ..CommConfig::default() };
+        let scheduler = scheduler_with(SchedulerOptions { comm, ..SchedulerOptions::default() }).await;
+        let worker = worker(scheduler.address(), "w").await;
+        let mut busy = client(scheduler.address(), "Client-1").await;
+        let keys: Vec<String> = (0..KEYS).map(|n| format!("{}-{n}", "x".repeat(250))).collect();
+        let holders = Value::Array(vec![worker.address.as_str().into()]);
+        let who_has = Value::map(keys.iter().map(|key| (key.as_str(), holders.clone())));
+        let nbytes = Value::map(keys.iter().map(|key| (key.as_str(), 8_i64.into())));
+        let args = [("who_has", who_has), ("nbytes", nbytes), ("client", "Client-1".into())];
+        call(scheduler.address(), "update_data", &args).await;
+        // What TCP would have given up by now.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut told = HashSet::new();
+        while told.len() < KEYS {
+            told.insert(busy.find(in_memory).await);
         }
         scheduler.close("test").await;
     })
