@@ -166,11 +166,7 @@ impl<I: Copy + Default + Eq + Hash> IdSet<I> {
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = I> + '_ {
-        let (listed, hashed) = match self.listed() {
-            Ok(ids) => (ids, None),
-            Err(set) => (&[][..], Some(set)),
-        };
-        listed.iter().chain(hashed.into_iter().flatten()).copied()
+        (0..self.len()).map(|position| self.at(position))
     }
 
     /// Adds an id; false if it was there.
