@@ -25,6 +25,9 @@ import time
 
 LENGTH = struct.Struct("<Q")
 
+# At most one part in so many of the time goes into looking at every object there is.
+SHARE_OF_COLLECTIONS = 20
+
 # What a pickled annotation value is marked with in an annotation table; plain values are marked 0.
 PLAIN, PICKLED = 0, 1
 
@@ -73,6 +76,34 @@ class Channel:
 
         threading.Thread(target=read, name="dask-rs-requests", daemon=True).start()
         return waiting
+
+
+class Leftovers:
+    """What requests leave behind in cycles, collected between them.
+
+    A collection of everything looks at each object of numpy and pandas, once they are imported, and takes longer than most
+    graphs. So after each request only what came since the last one is looked at; what is imported is not looked at again.
+    """
+
+    def __init__(self):
+        self._keep()
+
+    def _keep(self):
+        gc.collect()
+        gc.freeze()
+        self._modules = len(sys.modules)
+        self._next = time.monotonic()
+
+    def collect(self):
+        began = time.monotonic()
+        if len(sys.modules) > self._modules:
+            self._keep()
+        elif began < self._next:
+            gc.collect(0)
+        else:
+            gc.collect()
+            ended = time.monotonic()
+            self._next = ended + (ended - began) * SHARE_OF_COLLECTIONS
 
 
 class Reply:
@@ -450,9 +481,7 @@ def main():
     if not hello["ready"]:
         return
     requests = channel.requests()
-    # What is imported stays; a collection then looks at what requests leave behind only.
-    gc.collect()
-    gc.freeze()
+    leftovers = Leftovers()
     while True:
         frames = requests.get()
         # Graphs are many objects without cycles among them: collections while they grow find nothing.
@@ -464,7 +493,7 @@ def main():
             del reply
         finally:
             gc.enable()
-        gc.collect()
+        leftovers.collect()
 
 
 if __name__ == "dask_rs_graph_helper":

@@ -18,7 +18,7 @@ fn a_python_client_on_two_of_our_workers() {
 #[test]
 fn a_python_client_measures_restarts_and_kills_our_workers() {
     let cluster = Cluster::start(&[WorkerKind::Ours, WorkerKind::Ours], &[]);
-    cluster.pytest(&["test_hardware.py", "test_compatibility_table.py", "test_graph_nodes.py"]);
+    cluster.pytest(&["test_hardware.py", "test_compatibility_table.py", "test_graph_nodes.py", "test_graph_helper.py"]);
     cluster.pytest(&[
         "test_workers_restart.py",
         "test_nannies.py",

@@ -144,18 +144,20 @@ def compare(options):
         # A cluster that a test makes in its own process is upstream's on both sides.
         both = [test for test in upstream if test in ours and "cluster" not in upstream[test]]
         passing = [test for test in both if upstream[test]["outcome"] == "passed"]
+        # After `run --on upstream --failed`; they count as if they passed there.
+        alone = [test for test, note in ours.items() if note["outcome"] == "passed" and test not in upstream]
         lost = [test for test in passing if ours[test]["outcome"] != "passed"]
         computed = sum(1 for test in passing if upstream[test].get("computes", 1))
         counts = collections.Counter(upstream[test]["outcome"] for test in both)
         print(f"{part}: {len(both)} tests ran on both; upstream: {dict(counts)}; of {len(passing)} passed", end=" ")
-        print(f"({computed} with a compute) {len(passing) - len(lost)} pass on ours")
+        print(f"({computed} with a compute) {len(passing) - len(lost)} pass on ours; {len(alone)} were tried on ours alone and passed")
         untried = [test for test, note in ours.items() if note["outcome"] == "failed" and test not in upstream]
         print(f"  {len(ours)} ran on ours; of those that failed there, {len(untried)} were not tried on upstream", *untried, sep="\n    ")
         unknown += untried
         for test in lost:
             print(f"  {ours[test]['outcome']}: {test} # {known.get(test, 'no known cause')}")
         unknown += [test for test in lost if test not in known]
-        total, passed = total + len(passing), passed + len(passing) - len(lost)
+        total, passed = total + len(passing) + len(alone), passed + len(passing) + len(alone) - len(lost)
     print(f"all: {passed} of {total}, {100 * passed / max(1, total):.2f} %")
     return 1 if unknown or passed < RATIO_MIN * total else 0
 
