@@ -32,9 +32,6 @@ pub enum DecodeError {
     /// A WebSocket frame that no dask peer sends.
     #[error("malformed WebSocket frame: {0}")]
     WebSocket(String),
-    /// The connection ended, and a message had begun.
-    #[error("the connection ended inside a message")]
-    Truncated,
     /// A compression this build does not know, or data it cannot expand.
     #[error("cannot decompress frame: {0}")]
     Compression(String),
@@ -128,7 +125,7 @@ impl CommError {
     /// Whether the connection is to blame and not the peer: the same peer may be there over another one.
     pub fn is_cut(&self) -> bool {
         match self {
-            CommError::Closed { .. } | CommError::Io(_) | CommError::Decode(DecodeError::Truncated) => true,
+            CommError::Closed { .. } | CommError::Io(_) => true,
             CommError::Connect { .. }
             | CommError::Address { .. }
             | CommError::Decode(_)

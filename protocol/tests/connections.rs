@@ -207,7 +207,7 @@ async fn a_message_cut_by_the_peer_is_an_error() {
     raw.write_all(&[24, 0, 0, 0, 0, 0, 0, 0, 1]).await.expect("writes");
     raw.shutdown().await.expect("closes");
     drop(raw);
-    assert!(matches!(comm.recv().await, Err(CommError::Decode(_))));
+    assert!(matches!(comm.recv().await, Err(CommError::Closed { .. })));
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Heartbeats, Scheduler, soon, start_worker, start_worker_with, value};
-use dask_protocol::comm::{CommConfig, ConnectionPool};
+use dask_protocol::comm::{CommConfig, ConnectionPool, Listener};
 use dask_protocol::message::{
-    CloseWorker, FreeKeys, RUNTIMES_EXTRA, RemoveWorker, StealRequest, WorkerStatus, WorkerToScheduler,
+    CloseWorker, FreeKeys, Message, RUNTIMES_EXTRA, RemoveWorker, StealRequest, WorkerStatus, WorkerToScheduler,
 };
 use dask_protocol::native::{NativeArg, pack_value, unpack_value};
 use dask_protocol::{Address, Payload, Value};
@@ -141,6 +141,53 @@ async fn a_transfer_from_a_worker_that_left_is_given_up_at_once() {
     connected.send(RemoveWorker { worker: gone, stimulus_id: "gone".into() });
     let asked = connected.expect("request-refresh-who-has", |message| match message {
         WorkerToScheduler::RequestRefreshWhoHas(it) => Some(it.keys.0.clone()),
+        _ => None,
+    });
+    assert_eq!(asked.await, ["x".into()]);
+}
+
+/// A peer that holds 20 as `x`, and of its first answers sends a part each before it ends the connection.
+async fn cutting_peer(mut cuts: usize) -> Address {
+    let listener = Listener::bind(&"tcp://127.0.0.1:0".into(), &CommConfig::default()).await.expect("a free port");
+    let address = listener.contact_address();
+    let data = Value::map([("x", Value::Payload(pack_value(&20_i64).expect("packs")))]);
+    let reply = Message::encode(&Value::map([("status", "OK".into()), ("data", data)])).expect("packs");
+    tokio::spawn(async move {
+        while let Ok(incoming) = listener.accept().await {
+            let mut comm = incoming.handshake().await.expect("a worker");
+            comm.recv().await.expect("a request");
+            if cuts == 0 {
+                comm.send(&reply).await.expect("sent");
+                comm.recv().await.expect("an acknowledgement");
+                continue;
+            }
+            cuts -= 1;
+            let lengths: Vec<usize> = reply.frames().iter().map(bytes::Bytes::len).collect();
+            comm.begin(&lengths).await.expect("begun");
+            comm.write_part(reply.body().clone()).await.expect("sent");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_transfer_that_is_cut_begins_again() {
+    let mut scheduler = Scheduler::start(Heartbeats::Known).await;
+    let (_worker, mut connected) = start_worker(&mut scheduler).await;
+    let there = vec![("x".into(), vec![cutting_peer(2).await])];
+    let run_id = connected.compute("y", "add", vec![NativeArg::Future("x".into()), value(&1_i64)], there);
+    assert_eq!(connected.expect("y", |m| finished(m, "y")).await, run_id);
+}
+
+#[tokio::test]
+async fn a_peer_that_always_ends_inside_a_value_is_one_that_left() {
+    let mut scheduler = Scheduler::start(Heartbeats::Known).await;
+    let (_worker, mut connected) = start_worker(&mut scheduler).await;
+    let there = vec![("x".into(), vec![cutting_peer(usize::MAX).await])];
+    connected.compute("y", "add", vec![NativeArg::Future("x".into()), value(&1_i64)], there);
+    let asked = connected.expect("request-refresh-who-has", |message| match message {
+        WorkerToScheduler::RequestRefreshWhoHas(it) => Some(it.keys.0.clone()),
+        WorkerToScheduler::TaskErred(it) => panic!("the task failed: {}", it.exception_text),
         _ => None,
     });
     assert_eq!(asked.await, ["x".into()]);

@@ -20,7 +20,7 @@ use super::parts::Parts;
 use super::websocket::{BoxedReader, BoxedWriter, WebSocketReader, WebSocketWriter};
 use crate::address::Address;
 use crate::compression::{COMPRESS_BYTES_MIN, Compression};
-use crate::error::{CommError, DecodeError};
+use crate::error::CommError;
 use crate::frame::{self, Chunks, FrameCodec, FrameLimits, MessageHead};
 use crate::message::{Message, StreamMessage};
 
@@ -386,8 +386,12 @@ impl ByteReader {
             () = ends.aborted.cancelled() => return Err(ends.closed()),
         };
         match read {
-            Ok(0) if self.buffer.is_empty() && self.codec.at_boundary() => Err(ends.closed()),
-            Ok(0) => Err(DecodeError::Truncated.into()),
+            Ok(0) => {
+                if !self.buffer.is_empty() || !self.codec.at_boundary() {
+                    tracing::debug!(peer = %ends.peer, "the connection ended inside a message");
+                }
+                Err(ends.closed())
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(ends.explain(error)),
         }

@@ -306,12 +306,13 @@ async fn story(shared: &Shared, request: &Request) -> Result<Value, Failed> {
     let Story { keys_or_stimuli } = args(request)?;
     let keys: Vec<Key> = keys_or_stimuli.iter().filter_map(Value::to_key).collect();
     let stimuli: Vec<String> = keys_or_stimuli.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let rows = shared.ask(move |state| state.story(&keys, &stimuli).map(story_row).collect::<Vec<_>>()).await;
-    Ok(Value::Array(rows.unwrap_or_default()))
+    let rows = shared.ask(move |state| state.story(&keys, &stimuli).cloned().collect::<Vec<_>>()).await;
+    Ok(Value::Array(rows.unwrap_or_default().iter().map(|row| story_row(shared, row)).collect()))
 }
 
-fn story_row(row: &crate::state::StoryRow) -> Value {
-    Value::Array(vec![(&row.key).into(), format!("{:?}", row.what).into(), (*row.stimulus_id).into(), row.time.into()])
+fn story_row(shared: &Shared, row: &crate::state::StoryRow) -> Value {
+    let time = shared.clock.moment(row.time);
+    Value::Array(vec![(&row.key).into(), format!("{:?}", row.what).into(), (*row.stimulus_id).into(), time.into()])
 }
 
 async fn dump_state(shared: &Shared) -> Value {

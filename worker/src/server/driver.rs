@@ -114,7 +114,7 @@ impl Driver {
     }
 
     fn now(&self) -> f64 {
-        self.shared.clock.now()
+        self.shared.clock.steady()
     }
 
     fn take_input(&mut self, input: Input, turn: &mut Turn) {

@@ -9,7 +9,7 @@ use dask_protocol::message::{Pairs, StimulusId};
 use dask_protocol::{Address, CommError, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::metrics::{InProgress, Metrics};
 use super::shared::{Input, Shared, arrived};
@@ -17,6 +17,9 @@ use crate::executor;
 use crate::executor::python::lending::{self, BorrowError, Borrowed};
 use crate::state::{Event, GatherOutcome};
 use crate::store::Stored;
+
+/// How often a transfer that was cut is begun again. The scheduler says so when the peer is gone.
+const CUTS_MAX: usize = 3;
 
 /// The acknowledgement that ends a transfer.
 const ACKNOWLEDGEMENT: &str = "OK";
@@ -95,6 +98,21 @@ async fn ask(
     }
 }
 
+/// As [`fetch`], over other connections where one is cut.
+async fn fetch_through_cuts(shared: &Shared, peer: &Address, keys: &[Key]) -> Result<Fetched, CommError> {
+    for _ in 0..CUTS_MAX {
+        match fetch(shared, peer, keys).await {
+            Err(cut) if cut.is_cut() && !shared.is_closing() => {
+                warn!(target: "distributed.worker", "The transfer of {} keys from {peer} was cut and begins again ({cut})", keys.len());
+                // Its others may be dead as well.
+                shared.pool.remove(peer);
+            }
+            other => return other,
+        }
+    }
+    fetch(shared, peer, keys).await
+}
+
 /// Asks one peer for values, for this worker's own use: they may come through memory.
 async fn fetch(shared: &Shared, peer: &Address, keys: &[Key]) -> Result<Fetched, CommError> {
     let (pool, who) = (&shared.pool, Some(&shared.identity.address));
@@ -153,7 +171,7 @@ pub(crate) async fn run(
     let start = shared.clock.now();
     let removals = shared.removals.subscribe();
     let answer = tokio::select! {
-        answer = fetch(&shared, &worker, &keys) => answer,
+        answer = fetch_through_cuts(&shared, &worker, &keys) => answer,
         () = removed(removals, &worker) => Err(CommError::Closed { peer: worker.as_str().to_owned() }),
     };
     let stop = shared.clock.now();

@@ -52,9 +52,9 @@ async fn beat(shared: &Arc<Shared>) -> Result<Option<f64>, Missing> {
     let asked = shared.ask(move |state| (state_of_tasks(state), reconnect::stream_state(&at, state))).await;
     let Some(((counts, executing), stream)) = asked else { return Ok(None) };
     let sent = unix_now();
-    let scheduler_now = shared.clock.now();
+    let now = shared.clock.steady();
     let (metrics, spans) = (metrics(shared, counts), shared.metrics.take_spans());
-    let executing = executing.into_iter().map(|(key, start)| (key, (scheduler_now - start).max(0.0))).collect();
+    let executing = executing.into_iter().map(|(key, start)| (key, (now - start).max(0.0))).collect();
     let request = HeartbeatWorker {
         address: shared.identity.address.clone(),
         now: Some(sent),

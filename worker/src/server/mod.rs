@@ -299,7 +299,7 @@ async fn run(
     shared.set_status(WorkerStatus::Running);
     let driver = Driver {
         shared: Arc::clone(&shared),
-        state: State::new(config(&shared, options), shared.clock.now()),
+        state: State::new(config(&shared, options), shared.clock.steady()),
         stream: Stream::Open(stream),
         inbox,
     };
