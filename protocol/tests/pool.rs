@@ -20,7 +20,7 @@ struct Server {
 }
 
 impl Server {
-    /// Answers `echo`; fails `fail`; on `leave` replies and then closes the connection.
+    /// Answers `echo`; fails `fail`; on `leave` replies and then closes the connection, on `break_off` within its reply.
     async fn start() -> (Address, Arc<Server>) {
         let listener =
             Listener::bind(&Address::from("tcp://127.0.0.1:0"), &CommConfig::default()).await.expect("a free port");
@@ -50,6 +50,10 @@ impl Server {
                     return Ok(());
                 }
                 "vanish" => return Ok(()),
+                "break_off" => {
+                    comm.begin(&[100]).await?;
+                    return comm.write_part("half".into()).await;
+                }
                 _ => comm.send_value(&ErrorReply::uncaught("text", "ValueError('no')")).await?,
             }
         }
@@ -100,6 +104,16 @@ async fn the_least_recently_used_idle_connection_makes_room() {
     assert_eq!(servers.iter().map(|(_, server)| server.connections()).collect::<Vec<_>>(), [1, 1, 1]);
     echo(&pool, &servers[1].0, 1).await.expect("answers");
     assert_eq!(servers[1].1.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_call_that_was_answered_in_part_is_not_made_again() {
+    let (address, server) = Server::start().await;
+    let pool = ConnectionPool::new(CommConfig::default());
+    echo(&pool, &address, 1).await.expect("answers");
+    let broken = pool.call::<_, Value>(&address, "break_off", &()).await;
+    assert!(matches!(broken, Err(CommError::Closed { .. })));
+    assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -248,6 +248,15 @@ impl Comm {
         self.writer.send(&message).await
     }
 
+    /// Whether a part of a message has arrived, and the rest has not.
+    pub(super) fn is_inside_message(&self) -> bool {
+        match &self.reader.source {
+            Source::Bytes(bytes) => !bytes.buffer.is_empty() || !bytes.codec.at_boundary(),
+            Source::WebSocket(socket) => socket.is_inside_message(),
+            Source::Local(_) => false,
+        }
+    }
+
     /// Whether the peer has closed, or sent something nobody asked for. Does not wait.
     pub fn is_stale(&mut self) -> bool {
         use futures::FutureExt;
@@ -386,12 +395,7 @@ impl ByteReader {
             () = ends.aborted.cancelled() => return Err(ends.closed()),
         };
         match read {
-            Ok(0) => {
-                if !self.buffer.is_empty() || !self.codec.at_boundary() {
-                    tracing::debug!(peer = %ends.peer, "the connection ended inside a message");
-                }
-                Err(ends.closed())
-            }
+            Ok(0) => Err(ends.closed()),
             Ok(_) => Ok(()),
             Err(error) => Err(ends.explain(error)),
         }

@@ -124,7 +124,7 @@ impl ConnectionPool {
     pub async fn call_message(&self, address: &Address, request: &Message) -> Result<Message, CommError> {
         let mut lease = self.lease(address).await?;
         let reply = match exchange(&mut lease, request).await {
-            Err(CommError::Closed { .. }) if lease.reused => {
+            Err(CommError::Closed { .. }) if lease.reused && !lease.is_inside_message() => {
                 tracing::debug!(%address, "an idle connection was dead; connecting again");
                 drop(lease);
                 self.remove(address);

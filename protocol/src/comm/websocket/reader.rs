@@ -48,13 +48,14 @@ impl WebSocketReader {
                 return Ok(Some(Message::from_frames(frames)));
             }
             if self.decoder.is_closed() || self.read_some().await? == 0 {
-                let whole = self.decoder.at_boundary() && (self.decoder.is_closed() || self.buffer.is_empty());
-                if !whole {
-                    tracing::debug!("a WebSocket ended inside a message");
-                }
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether a part of a message has arrived, and the rest has not.
+    pub(in crate::comm) fn is_inside_message(&self) -> bool {
+        !self.decoder.at_boundary() || !self.decoder.is_closed() && !self.buffer.is_empty()
     }
 
     /// Reads what there is to where it belongs.
