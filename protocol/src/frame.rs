@@ -20,6 +20,7 @@ use crate::error::{CommError, DecodeError};
 pub use crate::large_frame::FrameRoom;
 use crate::large_frame::LargeFrame;
 use crate::message::Message;
+use crate::partial::CutMessage;
 pub use crate::region::{give_back_unused, keep_unused_at_most};
 
 /// Most frames one message may have: two per value for two million values in one `gather`.
@@ -176,6 +177,17 @@ impl FrameCodec {
             src.reserve(bytes_max.min(TRUST_BYTES_MAX));
         }
         Some(src.split_to(come).freeze())
+    }
+
+    /// What has come of the message in which the stream ended; nothing of it is decoded any more.
+    pub fn take_cut(&mut self, src: &mut BytesMut) -> Option<CutMessage> {
+        match std::mem::replace(&mut self.state, State::Head) {
+            State::Frames { frames, large, .. } => {
+                let tail = large.map_or_else(|| src.split().freeze(), LargeFrame::into_arrived);
+                Some(CutMessage::new(frames, tail))
+            }
+            State::Head | State::Table { .. } | State::Rest { .. } => None,
+        }
     }
 
     /// Where the next bytes of the stream belong, if they are part of a large frame: its memory, limited to what is

@@ -82,9 +82,15 @@ impl LargeFrame {
 
     /// The frame, all of which has come.
     pub(crate) fn finish(self) -> Bytes {
+        debug_assert_eq!(self.missing(), 0, "a frame is whole before it is used");
+        self.into_arrived()
+    }
+
+    /// The bytes that have come, when no others will.
+    pub(crate) fn into_arrived(self) -> Bytes {
         match self.memory {
             Memory::Growing(data) => Bytes::from(data),
-            Memory::Region(region, _) => Bytes::from_owner(region),
+            Memory::Region(region, arrived) => Bytes::from_owner(region).slice(..arrived),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod native;
 mod near_hash;
 mod pack;
 pub mod pages;
+pub mod partial;
 pub mod payload;
 pub mod pickle;
 mod region;

@@ -432,15 +432,16 @@ impl<'a> Cluster<'a> {
             let nbytes = i64::try_from(*nbytes).unwrap_or(i64::MAX);
             (self.workload.tasks[*task as usize].key.clone(), nbytes)
         });
-        let outcome = GatherOutcome::Data { received: named.collect() };
+        let (received, outcome) = (named.collect(), GatherOutcome::Answered);
         let (worker, stop) = (self.workers[from as usize].address.clone(), self.now);
-        self.tell_worker(to, worker::Event::GatherDone { worker, keys, outcome, start, stop, stimulus_id });
+        self.tell_worker(to, worker::Event::GatherDone { worker, keys, received, outcome, start, stop, stimulus_id });
     }
 
     fn refused(&mut self, slot: usize) {
         let Transfer { from, to, keys, start, stimulus_id, .. } = self.transfers.remove(slot);
-        let (worker, stop, outcome) = (self.workers[from as usize].address.clone(), self.now, GatherOutcome::Busy);
-        self.tell_worker(to, worker::Event::GatherDone { worker, keys, outcome, start, stop, stimulus_id });
+        let (worker, stop) = (self.workers[from as usize].address.clone(), self.now);
+        let (received, outcome) = (Vec::new(), GatherOutcome::Busy);
+        self.tell_worker(to, worker::Event::GatherDone { worker, keys, received, outcome, start, stop, stimulus_id });
     }
 
     fn heartbeat(&mut self, number: u32) -> Result<(), RunError> {

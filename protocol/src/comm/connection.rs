@@ -23,6 +23,7 @@ use crate::compression::{COMPRESS_BYTES_MIN, Compression};
 use crate::error::CommError;
 use crate::frame::{self, Chunks, FrameCodec, FrameLimits, MessageHead};
 use crate::message::{Message, StreamMessage};
+use crate::partial::CutMessage;
 
 /// Messages up to this size are compressed where they are sent; larger ones on a thread that may block.
 const COMPRESS_INLINE_BYTES_MAX: usize = 1 << 20;
@@ -246,6 +247,20 @@ impl Comm {
     pub async fn send_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CommError> {
         let message = Message::encode(value)?;
         self.writer.send(&message).await
+    }
+
+    /// What has come of a message, once [`Comm::recv`] failed inside it.
+    pub fn take_cut(&mut self) -> Option<CutMessage> {
+        match &mut self.reader.source {
+            Source::Bytes(bytes) => bytes.codec.take_cut(&mut bytes.buffer),
+            Source::WebSocket(socket) => socket.take_cut(),
+            Source::Local(_) => None,
+        }
+    }
+
+    /// The message as it travels to this peer: with its payloads compressed, if that was agreed and pays.
+    pub async fn as_sent(&self, message: Message) -> Message {
+        self.writer.compressed(&message).await.unwrap_or(message)
     }
 
     /// Whether a part of a message has arrived, and the rest has not.

@@ -316,7 +316,7 @@ impl Plan {
             }
             Effect::Served { to, from } => {
                 let arrival = if self.wild && self.mix.cuts && self.chance(0.15) {
-                    Arrival::Cut
+                    if self.chance(0.5) { Arrival::Cut } else { Arrival::CutInside }
                 } else if self.wild && self.mix.unusable && self.chance(0.1) {
                     Arrival::Unusable
                 } else {

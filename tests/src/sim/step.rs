@@ -38,6 +38,8 @@ pub enum Arrival {
     Reply,
     /// The connection broke.
     Cut,
+    /// The connection broke when half of the values had come.
+    CutInside,
     /// The reply came and cannot be deserialised.
     Unusable,
 }

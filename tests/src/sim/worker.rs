@@ -25,10 +25,19 @@ pub struct SimWorker {
     /// Requests sent, by holder: what was asked for.
     pub requests: IndexMap<Address, Vec<Key>>,
     /// Replies under way, by holder; `None` is a refused connection.
-    pub replies: IndexMap<Address, Option<GatherOutcome>>,
+    pub replies: IndexMap<Address, Option<Served>>,
     /// What its state decided and is not carried out yet.
     pub actions: Actions,
     running: IndexSet<(Key, i64)>,
+}
+
+/// What a worker answers a peer.
+#[derive(Debug, Clone)]
+pub enum Served {
+    /// That it has too many transfers.
+    Busy,
+    /// What it has of what was asked for, and sizes in bytes.
+    Values(Vec<(Key, i64)>),
 }
 
 impl SimWorker {
@@ -174,12 +183,11 @@ impl SimWorker {
     }
 
     /// Answers a peer's request.
-    pub fn serve(&self, keys: &[Key], busy: bool) -> GatherOutcome {
+    pub fn serve(&self, keys: &[Key], busy: bool) -> Served {
         if busy {
-            return GatherOutcome::Busy;
+            return Served::Busy;
         }
-        let received = keys.iter().filter_map(|key| Some((key.clone(), *self.store.get(key)?))).collect();
-        GatherOutcome::Data { received }
+        Served::Values(keys.iter().filter_map(|key| Some((key.clone(), *self.store.get(key)?))).collect())
     }
 
     /// A transfer ends here.
@@ -187,19 +195,22 @@ impl SimWorker {
         let Some((worker, keys)) = self.request_to(from) else { return };
         self.requests.swap_remove(&worker);
         let reply = self.replies.swap_remove(&worker).flatten();
-        let outcome = match (arrival, reply) {
-            (Arrival::Reply, Some(outcome)) => outcome,
-            (Arrival::Unusable, Some(GatherOutcome::Data { received })) if !received.is_empty() => {
-                GatherOutcome::Failed { error: error("cannot unpickle") }
+        let (received, outcome) = match (arrival, reply) {
+            (Arrival::Cut, _) | (_, None) => (Vec::new(), GatherOutcome::Unreachable),
+            (Arrival::CutInside, Some(Served::Values(mut values))) => {
+                values.truncate(values.len().div_ceil(2));
+                (values, GatherOutcome::Unreachable)
             }
-            (Arrival::Unusable, Some(outcome)) => outcome,
-            (Arrival::Cut, _) | (_, None) => GatherOutcome::Unreachable,
+            (Arrival::CutInside, Some(Served::Busy)) => (Vec::new(), GatherOutcome::Unreachable),
+            (Arrival::Unusable, Some(Served::Values(values))) if !values.is_empty() => {
+                (Vec::new(), GatherOutcome::Failed { error: error("cannot unpickle") })
+            }
+            (Arrival::Reply | Arrival::Unusable, Some(Served::Values(values))) => (values, GatherOutcome::Answered),
+            (Arrival::Reply | Arrival::Unusable, Some(Served::Busy)) => (Vec::new(), GatherOutcome::Busy),
         };
-        if let GatherOutcome::Data { received } = &outcome {
-            self.store.extend(received.iter().cloned());
-        }
+        self.store.extend(received.iter().cloned());
         let stimulus_id = format!("gather-dep-{now}").into();
-        self.handle(now, Event::GatherDone { worker, keys, outcome, start: now, stop: now, stimulus_id });
+        self.handle(now, Event::GatherDone { worker, keys, received, outcome, start: now, stop: now, stimulus_id });
     }
 
     /// Values arrive by RPC.

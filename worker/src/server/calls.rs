@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::Closed;
 use super::benchmark;
-use super::gather::{self, Got};
 use super::serve_data;
 use super::shared::{Shared, arrived, error_reply, stimulus};
+use super::transfer::{Ended, Transfer};
 use crate::executor::python::PythonError;
 use crate::state::Event;
 
@@ -244,21 +244,22 @@ async fn gather_keys(shared: &Shared, request: &Request) -> Result<Value, Failed
     Ok(Value::map([("status", "partial-fail".into()), ("keys", Value::Array(failed))]))
 }
 
-/// Asks a peer until it is not busy any more; nothing when it cannot be reached.
+/// Asks a peer until it is not busy any more; what came when it cannot be reached.
 async fn fetch_patiently(shared: &Shared, peer: &Address, keys: &[Key]) -> Vec<(Key, Payload)> {
     const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(150);
     const ATTEMPTS_MAX: u32 = 200;
+    let mut transfer = Transfer::in_messages(peer.clone(), keys.to_vec());
     for _ in 0..ATTEMPTS_MAX {
-        match gather::get_data(&shared.pool, peer, keys, Some(&shared.identity.address)).await {
-            Ok(Got::Data(data)) => return data,
-            Ok(Got::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
+        match transfer.run(shared).await {
+            Ok(Ended::Answered(_)) => break,
+            Ok(Ended::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
             Err(error) => {
                 tracing::warn!(target: "distributed.worker", %peer, %error, "could not gather");
-                return Vec::new();
+                break;
             }
         }
     }
-    Vec::new()
+    transfer.into_values()
 }
 
 /// Runs what blocks on a thread of its own.

@@ -23,6 +23,7 @@ mod registration;
 mod serve_data;
 pub(crate) mod shared;
 pub(crate) mod spilling;
+mod transfer;
 
 pub use closing::{Closed, End};
 

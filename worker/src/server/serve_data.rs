@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dask_protocol::comm::Comm;
-use dask_protocol::message::{Keys, Pairs, Request, WorkerStatus};
+use dask_protocol::message::{Keys, Message, Pairs, Request, WorkerStatus};
+use dask_protocol::partial::{Held, rest_of};
+use dask_protocol::payload::NATIVE_SERIALIZER;
 use dask_protocol::{Address, Key, Payload, Value};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
@@ -12,6 +14,7 @@ use tracing::{debug, warn};
 use super::calls::Answer;
 use super::metrics::InProgress;
 use super::shared::Shared;
+use super::transfer::HELD_BYTES_MIN;
 use crate::executor::python::lending;
 
 /// Transfers to peers at the same time (`distributed.worker.connections.incoming`).
@@ -32,20 +35,29 @@ struct GetData {
     /// Whether the caller can copy values from this machine's memory.
     #[serde(default)]
     lend: bool,
+    /// What the caller has of a value, of which it needs the rest.
+    #[serde(default)]
+    held: Option<(Key, Held)>,
 }
 
 #[derive(Serialize)]
 struct Reply {
     status: &'static str,
+    /// What the caller does not hold of the value that it told of; before the others, so that a cut concerns one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rest: Option<Payload>,
     data: Pairs<Key, Payload>,
     /// Where the caller finds the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     lent: Option<Value>,
+    /// Whether the caller may tell what it holds of a value, should this be cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resumable: bool,
 }
 
 /// Answers one request, including the acknowledgement that the caller sends.
 pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Request) -> Answer {
-    let GetData { keys, who, lend } = match request.args() {
+    let GetData { keys, who, lend, held } = match request.args() {
         Ok(args) => args,
         Err(error) => {
             warn!(target: "distributed.worker", peer = %comm.peer(), %error, "malformed get_data");
@@ -69,8 +81,14 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
         None => None,
     };
     let (lent, _loan) = loan.unzip();
-    let data = Pairs(shared.payloads(&sent).await);
-    if let Err(error) = comm.send_value(&Reply { status: "OK", data, lent }).await {
+    let mut data = shared.payloads(&sent).await;
+    let rest = match held {
+        Some((key, held)) => take_rest(comm, &mut data, &key, held).await,
+        None => None,
+    };
+    let resumable = rest.is_some() || data.iter().any(|(_, payload)| payload.len() >= HELD_BYTES_MIN);
+    let reply = Reply { status: "OK", rest, data: Pairs(data), lent, resumable };
+    if let Err(error) = comm.send_value(&reply).await {
         debug!(peer = %comm.peer(), %error, "could not send values");
         return Answer::Close;
     }
@@ -82,6 +100,16 @@ pub(crate) async fn answer(shared: &Arc<Shared>, comm: &mut Comm, request: &Requ
         }
         Err(_) => Answer::Close,
     }
+}
+
+/// Takes a value out of what is to be sent if the caller has its beginning; what it needs instead.
+async fn take_rest(comm: &Comm, data: &mut Vec<(Key, Payload)>, key: &Key, held: Held) -> Option<Payload> {
+    let at = data.iter().position(|(there, _)| there == key)?;
+    // What the caller holds is what went over the wire, where it may have been compressed.
+    let sent = comm.as_sent(Message::encode(&data[at].1).ok()?).await;
+    let rest = tokio::task::spawn_blocking(move || rest_of(&sent.frames()[1..], &held)).await.ok()??;
+    data.remove(at);
+    Some(Payload::serialized(NATIVE_SERIALIZER, None, rest))
 }
 
 /// Whether a value is worth it, and in the Python process alone.

@@ -21,7 +21,9 @@ pub enum Event {
         worker: Address,
         /// What the request asked for, all of it.
         keys: Vec<Key>,
-        /// How it ended.
+        /// What arrived and is stored, and its size in bytes.
+        received: Vec<(Key, i64)>,
+        /// How it ended for the others.
         outcome: GatherOutcome,
         /// When it began.
         start: Seconds,
@@ -100,14 +102,11 @@ pub enum Event {
     Timeout,
 }
 
-/// How a transfer ended.
+/// How a transfer ended, for what did not arrive.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GatherOutcome {
-    /// These values arrived and are stored; keys asked for and absent are not there any more.
-    Data {
-        /// What arrived, and its size in bytes.
-        received: Vec<(Key, i64)>,
-    },
+    /// The peer has sent all that it has.
+    Answered,
     /// The peer has too many transfers; ask again after a pause.
     Busy,
     /// The peer could not be reached or the connection broke.

@@ -120,26 +120,33 @@ impl State {
         &mut self,
         cx: &mut Cx<'_>,
         worker: &Address,
-        outcome: GatherOutcome,
+        (received, outcome): (&[(Key, i64)], GatherOutcome),
         (start, stop): (Seconds, Seconds),
     ) {
         let transfer = self.peers.get_mut(worker).and_then(|peer| peer.transfer.take());
         let keys = transfer.map(|transfer| self.end_transfer(transfer)).unwrap_or_default();
         let in_flight: Vec<TaskId> = keys.iter().filter_map(|key| self.in_flight_from(worker, key)).collect();
+        if !received.is_empty() || outcome == GatherOutcome::Answered {
+            self.attach_transfer(worker, &in_flight, start, stop);
+        }
+        let absent = self.settle_received(cx, in_flight, received);
         match outcome {
-            GatherOutcome::Data { received } => {
-                self.attach_transfer(worker, &in_flight, start, stop);
-                self.handle_received(cx, worker, &in_flight, &received);
+            GatherOutcome::Answered => {
+                for id in absent {
+                    self.log_event(cx, id, "missing-dep");
+                    self.remove_holder(id, worker);
+                    self.settle_not_arrived(cx, id);
+                }
             }
-            GatherOutcome::Busy => self.handle_busy(cx, worker, &in_flight),
+            GatherOutcome::Busy => self.handle_busy(cx, worker, &absent),
             GatherOutcome::Unreachable => {
                 self.forget_peer_holdings(cx, worker);
-                for id in in_flight {
+                for id in absent {
                     self.settle_not_arrived(cx, id);
                 }
             }
             GatherOutcome::Failed { error } => {
-                for id in in_flight {
+                for id in absent {
                     self.settle_unusable(cx, id, &error);
                 }
             }
@@ -158,24 +165,21 @@ impl State {
         self.find(key).filter(|id| self.task(*id).coming_from.as_ref() == Some(worker))
     }
 
-    fn handle_received(&mut self, cx: &mut Cx<'_>, worker: &Address, in_flight: &[TaskId], received: &[(Key, i64)]) {
-        let sizes: indexmap::IndexMap<&Key, i64, rustc_hash::FxBuildHasher> =
+    /// Settles what arrived of the tasks in flight; those that did not.
+    fn settle_received(&mut self, cx: &mut Cx<'_>, in_flight: Vec<TaskId>, received: &[(Key, i64)]) -> Vec<TaskId> {
+        let mut sizes: indexmap::IndexMap<&Key, i64, rustc_hash::FxBuildHasher> =
             received.iter().map(|(key, nbytes)| (key, *nbytes)).collect();
-        let mut settled = indexmap::IndexSet::<Key, rustc_hash::FxBuildHasher>::default();
-        for &id in in_flight {
-            let key = self.task(id).key.clone();
-            if let Some(nbytes) = sizes.get(&key) {
-                self.settle_arrived(cx, id, *nbytes);
-                settled.insert(key);
-            } else {
-                self.log_event(cx, id, "missing-dep");
-                self.remove_holder(id, worker);
-                self.settle_not_arrived(cx, id);
+        let mut absent = Vec::new();
+        for id in in_flight {
+            match sizes.shift_remove(&self.task(id).key) {
+                Some(nbytes) => self.settle_arrived(cx, id, nbytes),
+                None => absent.push(id),
             }
         }
-        for (key, _) in received.iter().filter(|(key, _)| !settled.contains(key)) {
+        for key in sizes.into_keys() {
             self.drop_unclaimed(cx, key);
         }
+        absent
     }
 
     /// Upstream reports a transfer with one of the tasks it served.

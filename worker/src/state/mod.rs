@@ -153,8 +153,8 @@ impl State {
     fn dispatch(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
             Event::Scheduler(message) => self.handle_scheduler(cx, message),
-            Event::GatherDone { worker, keys: _, outcome, start, stop, stimulus_id: _ } => {
-                self.handle_gather_done(cx, &worker, outcome, (start, stop));
+            Event::GatherDone { worker, keys: _, received, outcome, start, stop, stimulus_id: _ } => {
+                self.handle_gather_done(cx, &worker, (&received, outcome), (start, stop));
             }
             Event::ExecuteDone { key, run_id, outcome, stimulus_id: _ } => {
                 self.handle_execute_done(cx, key, run_id, outcome);

@@ -15,6 +15,7 @@ use super::{CONTROL_BYTES_MAX, Side};
 use crate::error::DecodeError;
 use crate::frame::{FrameLimits, FrameRoom, OWN_MEMORY_BYTES_MIN, READ_BYTES_MIN, limit};
 use crate::large_frame::LargeFrame;
+use crate::partial::CutMessage;
 
 /// Size of the number of frames.
 const COUNT_BYTES: u64 = size_of::<u64>() as u64;
@@ -74,6 +75,21 @@ impl MessageDecoder {
     pub(super) fn at_boundary(&self) -> bool {
         let between = matches!(self.state, State::Header | State::Closed);
         between && self.message.is_none() && self.fragments.is_none()
+    }
+
+    /// What has come of the message in which the stream ended; nothing of it is decoded any more.
+    pub(super) fn take_cut(&mut self) -> Option<CutMessage> {
+        let Begun { frames, .. } = self.message.take()?;
+        let tail = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Large { mut frame, unmasked, .. } => {
+                debug_assert_eq!(frame.arrived_mut().len(), unmasked, "a stream ends once all that came was decoded");
+                frame.into_arrived().slice(..unmasked)
+            }
+            State::Header | State::Small { .. } | State::Fragment { .. } | State::Closed => {
+                self.fragments.take().unwrap_or_default().into()
+            }
+        };
+        Some(CutMessage::new(frames, tail))
     }
 
     /// Whether the peer has closed.

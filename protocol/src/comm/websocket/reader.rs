@@ -13,6 +13,7 @@ use super::{BoxedReader, Side};
 use crate::error::CommError;
 use crate::frame::FrameLimits;
 use crate::message::Message;
+use crate::partial::CutMessage;
 
 /// Reads messages, and has pings answered.
 pub(in crate::comm) struct WebSocketReader {
@@ -56,6 +57,11 @@ impl WebSocketReader {
     /// Whether a part of a message has arrived, and the rest has not.
     pub(in crate::comm) fn is_inside_message(&self) -> bool {
         !self.decoder.at_boundary() || !self.decoder.is_closed() && !self.buffer.is_empty()
+    }
+
+    /// What has come of the message in which the stream ended.
+    pub(in crate::comm) fn take_cut(&mut self) -> Option<CutMessage> {
+        self.decoder.take_cut()
     }
 
     /// Reads what there is to where it belongs.

@@ -89,6 +89,25 @@ fn unreachable_peer_holds_nothing_any_more() {
 }
 
 #[test]
+fn what_came_of_a_transfer_before_it_failed_is_used() {
+    for (outcome, rest) in [
+        (GatherOutcome::Busy, "fetch"),
+        (GatherOutcome::Unreachable, "missing"),
+        (GatherOutcome::Failed { error: boom() }, "released"),
+    ] {
+        let mut rig = Rig::new(1);
+        let (x, _) = rig.compute(compute("x").needs("a", &[PEER]));
+        rig.compute(compute("y").needs("b", &[PEER]));
+        rig.gather_done(PEER, GatherOutcome::Busy);
+        let (at, _) = rig.state.next_timeout().expect("a pause ends");
+        assert_eq!(brief(&rig.at(at)), ["gather 10.0.0.2 b a"]);
+        let actions = brief(&rig.gathered_some(PEER, &["a"], outcome));
+        assert!(actions.contains(&format!("execute x {x}")), "{actions:?}");
+        assert_eq!((rig.name("a"), rig.name("b")), (Some("memory"), Some(rest)));
+    }
+}
+
+#[test]
 fn input_that_is_asked_for_again_when_its_holder_is_gone_is_missing() {
     let mut config = Config::new(Address::new(OWN), 1);
     config.transfer_message_bytes_max = 1;

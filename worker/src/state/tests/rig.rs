@@ -161,12 +161,17 @@ impl Rig {
     }
 
     pub fn gathered(&mut self, worker: &str, keys: &[&str]) -> Actions {
-        self.gather_done(worker, GatherOutcome::Data { received: keys.iter().map(|k| (Key::from(*k), 8)).collect() })
+        self.gathered_some(worker, keys, GatherOutcome::Answered)
     }
 
     pub fn gather_done(&mut self, worker: &str, outcome: GatherOutcome) -> Actions {
+        self.gathered_some(worker, &[], outcome)
+    }
+
+    pub fn gathered_some(&mut self, worker: &str, keys: &[&str], outcome: GatherOutcome) -> Actions {
+        let received = keys.iter().map(|k| (Key::from(*k), 8)).collect();
         let (worker, keys, stimulus_id) = (Address::new(worker), Vec::new(), "gather".into());
-        self.event(Event::GatherDone { worker, keys, outcome, start: 0.0, stop: 1.0, stimulus_id })
+        self.event(Event::GatherDone { worker, keys, received, outcome, start: 0.0, stop: 1.0, stimulus_id })
     }
 
     pub fn scatter(&mut self, keys: &[&str]) -> Actions {

@@ -70,11 +70,7 @@ fn resumed_transfer_that_arrives_counts_as_the_result() {
 
 #[test]
 fn resumed_transfer_that_fails_is_computed() {
-    for outcome in [
-        GatherOutcome::Data { received: Vec::new() },
-        GatherOutcome::Unreachable,
-        GatherOutcome::Failed { error: boom() },
-    ] {
+    for outcome in [GatherOutcome::Answered, GatherOutcome::Unreachable, GatherOutcome::Failed { error: boom() }] {
         let (mut rig, x) = resumed_to_compute();
         assert_eq!(brief(&rig.gather_done(PEER, outcome)), [format!("execute x {x}")]);
     }

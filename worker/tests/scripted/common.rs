@@ -148,6 +148,14 @@ impl ConnectedWorker {
     }
 }
 
+/// The execution of this key that a message says is finished.
+pub fn finished(message: &WorkerToScheduler, key: &str) -> Option<i64> {
+    match message {
+        WorkerToScheduler::TaskFinished(it) if it.key == key.into() => Some(it.run_id),
+        _ => None,
+    }
+}
+
 fn compute_task(
     key: &str,
     run_id: i64,
