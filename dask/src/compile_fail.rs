@@ -72,6 +72,19 @@
 /// fn push(list: &mut Vec<i64>) { list.push(1) }
 /// ```
 ///
+/// A task that is over at once cannot wait.
+///
+/// ```compile_fail
+/// #[dask::task(brief)]
+/// async fn double(n: i64) -> i64 { 2 * n }
+/// ```
+///
+/// ```
+/// #[dask::task(brief)]
+/// fn double_at_once(n: i64) -> i64 { 2 * n }
+/// let call = double_at_once(2);
+/// ```
+///
 /// A task is registered under one name and cannot be generic, and has no `self`.
 ///
 /// ```compile_fail

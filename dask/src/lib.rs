@@ -52,6 +52,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[doc(hidden)]
 pub mod __private {
     pub use dask_worker::native::library::{Table, table};
-    pub use dask_worker::native::{Arg, ArgSlot, Definition, NativeError, NativeFunction, NativeValue, TaskContext};
+    pub use dask_worker::native::{
+        Arg, ArgSlot, Brief, Definition, NativeError, NativeFunction, NativeValue, TaskContext,
+    };
     pub use inventory;
 }

@@ -17,6 +17,44 @@ fn square(n: u64) -> u64 {
     n * n
 }
 
+#[dask::task(brief)]
+fn thread_and_square(n: u64) -> (String, u64) {
+    (format!("{:?}", std::thread::current().name()), n * n)
+}
+
+/// As in a program whose `main` is `#[tokio::main(flavor = "current_thread")]`.
+#[tokio::test]
+async fn brief_tasks_need_no_thread_but_that_of_the_cluster() {
+    let cluster = LocalCluster::builder().workers(2).threads_per_worker(1).start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let here = format!("{:?}", std::thread::current().name());
+    let futures = client.map((0..100).map(thread_and_square));
+    let expected: Vec<_> = (0..100).map(|n| (here.clone(), n * n)).collect();
+    assert_eq!(client.gather(&futures).await, Ok(expected));
+    client.close().await;
+    cluster.close().await;
+}
+
+#[tokio::test]
+async fn workers_apart_decide_on_threads_of_their_own() {
+    let builder = LocalCluster::builder().workers(2).threads_per_worker(1).workers_apart();
+    let cluster = builder.start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let futures = client.map((0..100).map(thread_and_square));
+    let mut threads: Vec<String> = Vec::new();
+    for (n, (thread, square)) in (0..).zip(client.gather(&futures).await.expect("all run")) {
+        assert_eq!(square, n * n);
+        threads.push(thread);
+    }
+    threads.sort_unstable();
+    threads.dedup();
+    assert_eq!(threads, [r#"Some("dask-worker-0")"#, r#"Some("dask-worker-1")"#]);
+    cluster.scale(1).await.expect("shrinks");
+    assert_eq!(client.submit(square(9)).await, Ok(81));
+    client.close().await;
+    cluster.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaling_down_keeps_results() {
     let cluster = LocalCluster::builder().workers(3).threads_per_worker(1).start().await.expect("starts");

@@ -20,6 +20,11 @@ use proc_macro::TokenStream;
 /// that the task occupies; when the task is cancelled it is dropped where it waits.
 ///
 /// `#[dask::task(name = "resize_v2")]` registers it under another name than its own.
+///
+/// `#[dask::task(brief)]` is for a function that takes microseconds and never waits, neither for a lock nor for a file: it runs where
+/// its worker decides, which saves two changes of threads, and holds up the worker meanwhile. One that takes longer than a millisecond
+/// three times in a row, or a tenth of a second once, is told of in the log and runs in threads from then on. Tasks of a library that
+/// a worker loads run in threads always.
 #[proc_macro_attribute]
 pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let options = syn::parse_macro_input!(attribute as task::Options);

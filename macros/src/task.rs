@@ -10,6 +10,7 @@ use syn::{FnArg, GenericArgument, ItemFn, LitStr, PathArguments, ReturnType, Typ
 #[derive(Default)]
 pub struct Options {
     name: Option<LitStr>,
+    brief: bool,
 }
 
 impl Parse for Options {
@@ -17,11 +18,14 @@ impl Parse for Options {
         let mut options = Options::default();
         while !input.is_empty() {
             let option: syn::Ident = input.parse()?;
-            if option != "name" {
-                return Err(syn::Error::new(option.span(), "expected `name = \"...\"`"));
+            if option == "brief" {
+                options.brief = true;
+            } else if option == "name" {
+                input.parse::<syn::Token![=]>()?;
+                options.name = Some(input.parse()?);
+            } else {
+                return Err(syn::Error::new(option.span(), "expected `name = \"...\"` or `brief`"));
             }
-            input.parse::<syn::Token![=]>()?;
-            options.name = Some(input.parse()?);
             if !input.is_empty() {
                 input.parse::<syn::Token![,]>()?;
             }
@@ -52,7 +56,10 @@ pub fn expand(options: &Options, function: &ItemFn) -> syn::Result<TokenStream> 
             ::dask::TaskCall::defined(&DEFINITION, ::std::vec![#(::dask::IntoArg::<#owned>::into_arg(#names)),*])
         }
     };
-    let run = runner(function, &parameters, &name, &signature, &output);
+    if let (true, Some(token)) = (options.brief, &function.sig.asyncness) {
+        return Err(syn::Error::new(token.span(), "a brief task never waits and cannot be async"));
+    }
+    let run = runner(function, &parameters, (&name, &signature), options.brief, &output);
     Ok(quote! { #call #run })
 }
 
@@ -71,7 +78,13 @@ fn refuse_unsupported(function: &ItemFn) -> syn::Result<()> {
 }
 
 /// The hidden function, and its registration.
-fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, signature: &str, output: &Output) -> TokenStream {
+fn runner(
+    function: &ItemFn,
+    parameters: &[Parameter],
+    (name, signature): (&str, &str),
+    is_brief: bool,
+    output: &Output,
+) -> TokenStream {
     let (inputs, result, body) = (&function.sig.inputs, &function.sig.output, &function.block);
     let asyncness = &function.sig.asyncness;
     let args: Vec<_> = parameters.iter().filter_map(Parameter::argument).collect();
@@ -123,11 +136,19 @@ fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, signature: &s
         quote! { ::std::result::Result::Ok(__private::NativeValue::#kept(#called)) }
     };
     let wants_context = parameters.iter().any(|it| matches!(it, Parameter::Context | Parameter::OwnedContext));
+    let brief =
+        if is_brief { quote!(::std::option::Option::Some(&BRIEF)) } else { quote!(::std::option::Option::None) };
+    let watch = is_brief.then(|| {
+        quote!(
+            static BRIEF: __private::Brief = __private::Brief::new();
+        )
+    });
     let context = wants_context.then(|| quote!(let __context = ::dask::TaskContext::from(_context.clone());));
     quote! {
         const _: () = {
             use ::dask::__private;
             static DEFINITION: __private::Definition = __private::Definition::new(#name, #signature);
+            #watch
             #asyncness fn __run(#inputs) #result #body
             fn __call(
                 _context: &__private::TaskContext,
@@ -149,6 +170,7 @@ fn runner(function: &ItemFn, parameters: &[Parameter], name: &str, signature: &s
                     &DEFINITION,
                     ::std::concat!(::std::file!(), ":", ::std::line!()),
                     __call,
+                    #brief,
                 )
             }
         };

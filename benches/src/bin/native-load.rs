@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use dask::{Client, LocalCluster};
 use futures::StreamExt;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use tokio::runtime::Builder;
 
 /// Tasks are counted up in bursts of this many, so that the time until the first is short.
 const BURST: u64 = 10_000;
@@ -27,6 +28,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Cli {
+    /// Client, scheduler and workers take turns on one thread; jobs have theirs
+    #[arg(long, global = true)]
+    one_thread: bool,
     #[command(subcommand)]
     case: Case,
 }
@@ -82,11 +86,26 @@ struct Place {
     /// Talk over the loopback interface within the process too
     #[arg(long)]
     loopback: bool,
+    /// Each worker has a thread of its own besides those for jobs
+    #[arg(long)]
+    apart: bool,
+    /// Trivial tasks are marked as brief, and run where their worker decides
+    #[arg(long)]
+    brief: bool,
 }
 
 #[dask::task(name = "native-load-increment")]
 fn increment(n: u64) -> u64 {
     n + 1
+}
+
+#[dask::task(name = "native-load-increment-briefly", brief)]
+fn increment_briefly(n: u64) -> u64 {
+    n + 1
+}
+
+fn trivial(n: u64, brief: bool) -> dask::TaskCall<u64> {
+    if brief { increment_briefly(n) } else { increment(n) }
 }
 
 /// Arithmetic for about a millisecond.
@@ -106,8 +125,9 @@ fn main() -> ExitCode {
         return dask::worker::main_from(std::env::args_os().skip(1));
     }
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    match runtime.block_on(run(cli.case)) {
+    let runtime =
+        if cli.one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() }.enable_all().build();
+    match runtime.expect("threads can be started").block_on(run(cli.case)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
@@ -125,13 +145,14 @@ async fn run(case: Case) -> Result<(), Failure> {
             let builder = LocalCluster::builder().workers(place.workers).threads_per_worker(place.threads);
             let builder = builder.worker_saturation(place.saturation);
             let builder = if place.loopback { builder.over_loopback() } else { builder };
+            let builder = if place.apart { builder.workers_apart() } else { builder };
             cluster.insert(builder.start().await?).client().await?
         }
     };
     match case {
-        Case::Throughput { tasks, in_flight: None, .. } => throughput(&client, tasks).await?,
-        Case::Throughput { tasks, in_flight: Some(in_flight), .. } => streamed(&client, tasks, in_flight).await?,
-        Case::RoundTrip { count, .. } => round_trip(&client, count).await?,
+        Case::Throughput { tasks, in_flight: None, place } => throughput(&client, tasks, place.brief).await?,
+        Case::Throughput { tasks, in_flight: Some(most), place } => streamed(&client, tasks, most, place.brief).await?,
+        Case::RoundTrip { count, place } => round_trip(&client, count, place.brief).await?,
         Case::Coarse { tasks, repeat, place } => {
             coarse(&client, tasks, place.workers * usize::try_from(place.threads)?, repeat.max(1)).await?
         }
@@ -143,11 +164,11 @@ async fn run(case: Case) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn throughput(client: &Client, tasks: u64) -> Result<(), Failure> {
+async fn throughput(client: &Client, tasks: u64, brief: bool) -> Result<(), Failure> {
     let (since, cpu) = (Instant::now(), cpu_seconds());
     let mut futures = Vec::with_capacity(usize::try_from(tasks)?);
     for start in (0..tasks).step_by(usize::try_from(BURST)?) {
-        futures.extend(client.map((start..tasks.min(start + BURST)).map(increment)));
+        futures.extend(client.map((start..tasks.min(start + BURST)).map(|n| trivial(n, brief))));
     }
     let submitted = since.elapsed();
     client.wait(&futures).await?;
@@ -156,7 +177,7 @@ async fn throughput(client: &Client, tasks: u64) -> Result<(), Failure> {
     assert_eq!(last, tasks, "the last task's result");
     drop(futures);
     // The answer comes behind the releases.
-    client.submit(increment(0)).result().await?;
+    client.submit(trivial(0, brief)).result().await?;
     let (all, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let count = tasks as f64;
@@ -173,9 +194,9 @@ async fn throughput(client: &Client, tasks: u64) -> Result<(), Failure> {
 }
 
 /// As [`throughput`], with at most `in_flight` tasks at a time; each result is dropped as soon as it is there.
-async fn streamed(client: &Client, tasks: u64, in_flight: usize) -> Result<(), Failure> {
+async fn streamed(client: &Client, tasks: u64, in_flight: usize, brief: bool) -> Result<(), Failure> {
     let (since, cpu) = (Instant::now(), cpu_seconds());
-    let mut done = std::pin::pin!(client.stream((0..tasks).map(increment), in_flight));
+    let mut done = std::pin::pin!(client.stream((0..tasks).map(|n| trivial(n, brief)), in_flight));
     let mut count = 0;
     while let Some(future) = done.next().await {
         future.wait().await?;
@@ -183,7 +204,7 @@ async fn streamed(client: &Client, tasks: u64, in_flight: usize) -> Result<(), F
     }
     assert_eq!(count, tasks, "every task once");
     // The answer comes behind the releases.
-    client.submit(increment(0)).result().await?;
+    client.submit(trivial(0, brief)).result().await?;
     let (all, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let count = tasks as f64;
@@ -197,11 +218,11 @@ async fn streamed(client: &Client, tasks: u64, in_flight: usize) -> Result<(), F
     Ok(())
 }
 
-async fn round_trip(client: &Client, count: usize) -> Result<(), Failure> {
+async fn round_trip(client: &Client, count: usize, brief: bool) -> Result<(), Failure> {
     let mut times = Vec::with_capacity(count);
     for n in 0..(WARM_UP + count) as u64 {
         let since = Instant::now();
-        assert_eq!(client.submit(increment(n)).result().await?, n + 1);
+        assert_eq!(client.submit(trivial(n, brief)).result().await?, n + 1);
         times.push(since.elapsed());
     }
     let mut times = times.split_off(WARM_UP);

@@ -3,10 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{io, thread};
 
 use dask_nanny::Nanny;
 use dask_protocol::{Address, Value};
 use dask_worker::{PythonChoice, Worker, WorkerOptions};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use super::{ClusterError, LocalClusterBuilder};
 use crate::cli::worker::start_nanny;
@@ -25,8 +28,36 @@ pub(super) struct WorkerProgram {
 }
 
 pub(super) enum Member {
-    Threads(Worker),
+    Threads(Threads),
     Process(Nanny),
+}
+
+/// A worker on threads of this process.
+pub(super) struct Threads {
+    worker: Worker,
+    /// The thread on which it decides, unless it is one of the caller's runtime. It ends when this is dropped.
+    _apart: Option<oneshot::Sender<()>>,
+}
+
+impl Threads {
+    async fn start(options: WorkerOptions, apart: Option<i64>) -> Result<Threads, String> {
+        let worker = Worker::start(options);
+        let Some(name) = apart else {
+            return Ok(Threads { worker: worker.await.map_err(|error| error.to_string())?, _apart: None });
+        };
+        let (runtime, end) = start_runtime(name).map_err(|error| error.to_string())?;
+        let worker = runtime.spawn(worker).await.map_err(|error| error.to_string())?;
+        Ok(Threads { worker: worker.map_err(|error| error.to_string())?, _apart: Some(end) })
+    }
+}
+
+/// A runtime on a thread of its own, which ends when the sender is dropped.
+fn start_runtime(name: i64) -> io::Result<(Handle, oneshot::Sender<()>)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (end, ended) = oneshot::channel::<()>();
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name(format!("dask-worker-{name}")).spawn(move || drop(runtime.block_on(ended)))?;
+    Ok((handle, end))
 }
 
 impl Member {
@@ -39,7 +70,8 @@ impl Member {
         match &settings.program {
             None => {
                 let options = options(settings, scheduler, name).map_err(failed)?;
-                Worker::start(options).await.map(Member::Threads).map_err(|error| failed(error.to_string()))
+                let apart = settings.apart.then_some(name);
+                Threads::start(options, apart).await.map(Member::Threads).map_err(failed)
             }
             Some(program) => process(settings, program, scheduler, name).await.map(Member::Process).map_err(failed),
         }
@@ -48,7 +80,7 @@ impl Member {
     /// The worker's address; none while its process has not registered.
     pub(super) fn address(&self) -> Option<Address> {
         match self {
-            Member::Threads(worker) => Some(worker.address().clone()),
+            Member::Threads(threads) => Some(threads.worker.address().clone()),
             Member::Process(nanny) => nanny.worker_address(),
         }
     }
@@ -56,7 +88,7 @@ impl Member {
     /// Closes it, or waits until it is closed if it is closing already.
     pub(super) async fn close(&self) {
         match self {
-            Member::Threads(worker) => drop(worker.close(REASON).await),
+            Member::Threads(threads) => drop(threads.worker.close(REASON).await),
             Member::Process(nanny) => nanny.close(PROCESS_CLOSE_SECONDS, REASON).await,
         }
     }

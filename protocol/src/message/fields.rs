@@ -16,6 +16,21 @@ use crate::value::Value;
 /// What set a chain of transitions off, such as `compute-task-1700000000.1`; the thread through all logs.
 pub type StimulusId = Arc<str>;
 
+/// A stimulus id of a moment, in seconds since the epoch: the cause and the time to the microsecond. The shortest digits of a float,
+/// which upstream writes, would take longer to find than a task to be placed.
+pub fn stimulus_at(cause: &str, seconds: f64) -> StimulusId {
+    let micros = (seconds.max(0.0) * 1e6) as u64;
+    let mut digits = itoa::Buffer::new();
+    let mut text = SmallVec::<[u8; 64]>::from_slice(cause.as_bytes());
+    text.push(b'-');
+    text.extend_from_slice(digits.format(micros / 1_000_000).as_bytes());
+    // The one in front keeps zeros at the beginning, and makes room for the point.
+    text.extend_from_slice(digits.format(1_000_000 + micros % 1_000_000).as_bytes());
+    let point = text.len() - 7;
+    text[point] = b'.';
+    std::str::from_utf8(&text).expect("a text and digits").into()
+}
+
 /// A text that is short nearly always, such as the name of a type: up to 24 bytes need no memory of their own.
 pub type ShortText = compact_str::CompactString;
 
@@ -277,4 +292,17 @@ pub struct ErrorInfo {
     pub exception_text: Arc<str>,
     /// The traceback as text.
     pub traceback_text: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stimulus_at;
+
+    #[test]
+    fn stimulus_ids_tell_the_time_to_the_microsecond() {
+        assert_eq!(&*stimulus_at("cancel-key", 1_700_000_000.25), "cancel-key-1700000000.250000");
+        assert_eq!(&*stimulus_at("x", 12.000_042), "x-12.000042");
+        assert_eq!(&*stimulus_at("x", 0.0), "x-0.000000");
+        assert_eq!(&*stimulus_at("x", -1.0), "x-0.000000");
+    }
 }

@@ -288,7 +288,7 @@ impl Core {
 
     /// A stimulus id that begins with `cause`.
     pub(crate) fn stimulus(&self, cause: &str) -> dask_protocol::message::StimulusId {
-        format!("{cause}-{}", self.clock.now()).into()
+        dask_protocol::message::stimulus_at(cause, self.clock.now())
     }
 }
 

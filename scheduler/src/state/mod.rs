@@ -59,7 +59,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, StimulusId};
+use dask_protocol::message::{RunId, SchedulerToClient, SchedulerToWorker, StimulusId, stimulus_at};
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
@@ -321,7 +321,7 @@ impl State {
 
     /// A stimulus id such as `cancel-key-1700000000.25`, for stimuli that begin here.
     fn stimulus(&self, what: &str) -> StimulusId {
-        format!("{what}-{}", self.now).into()
+        stimulus_at(what, self.now)
     }
 
     fn send_worker(&mut self, id: WorkerId, message: impl Into<SchedulerToWorker>) {

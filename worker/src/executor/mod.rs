@@ -16,7 +16,7 @@ use dask_protocol::pickle::{builtin_exception, read_native_task};
 use dask_protocol::{Key, Payload, PayloadKind, Value};
 use rustc_hash::FxHashMap;
 
-use crate::native::{ArgSlot, Call, NativeError, TaskContext};
+use crate::native::{ArgSlot, Brief, Call, NativeError, TaskContext};
 use crate::server::metrics::Label;
 use crate::server::shared::{Shared, stimulus};
 use crate::server::spilling;
@@ -150,7 +150,7 @@ fn outside_python(stored: Stored) -> Result<Payload, NativeError> {
 
 fn execute_native(shared: &Arc<Shared>, task: Task, call: Cow<'_, NativeCall>) {
     let function = match shared.registry.lookup(&call.function) {
-        Ok(function) => function.call(),
+        Ok(function) => (function.call(), function.as_brief()),
         Err(error) => return fail(shared, &task, "RuntimeError", &error.to_string()),
     };
     // Taken now: the state may drop values while the task waits for a thread.
@@ -212,7 +212,16 @@ async fn bring(
     Ok(())
 }
 
-fn submit(shared: &Arc<Shared>, task: Task, function: Call, call: &NativeCall, found: &FxHashMap<Key, Stored>) {
+/// What is called, and whether it needs no thread of its own.
+type Function = (Call, Option<&'static Brief>);
+
+fn submit(
+    shared: &Arc<Shared>,
+    task: Task,
+    (function, brief): Function,
+    call: &NativeCall,
+    found: &FxHashMap<Key, Stored>,
+) {
     let args = match call.args.iter().map(|arg| slot(arg, found)).collect::<Result<Vec<_>, _>>() {
         Ok(args) => args,
         Err(message) => return fail(shared, &task, "KeyError", &message),
@@ -221,7 +230,7 @@ fn submit(shared: &Arc<Shared>, task: Task, function: Call, call: &NativeCall, f
     let context = TaskContext::new(shared, task.key.clone(), run_id);
     let done_shared = Arc::clone(shared);
     let done = Box::new(move |outcome: Outcome| native_done(&done_shared, &task, outcome, tells_result));
-    shared.native.submit(Job { call: function, context, args, done });
+    shared.native.submit(Job { call: function, brief, context, args, done });
 }
 
 fn slot(arg: &NativeArg, found: &FxHashMap<Key, Stored>) -> Result<ArgSlot, String> {

@@ -14,7 +14,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::fate::Fate;
 use super::replace::{Overdue, overdue_failure};
-use crate::native::{ArgSlot, Call, NativeError, NativeValue, TaskContext};
+use crate::native::{ArgSlot, Brief, Call, NativeError, NativeValue, TaskContext};
 use crate::server::Closed;
 use crate::server::shared::{Shared, stimulus};
 use crate::state::Event;
@@ -27,9 +27,11 @@ const BACKTRACE_LINES_MAX: usize = 64;
 /// A task whose arguments are at hand.
 pub(crate) struct Job {
     pub call: Call,
+    /// Of a function that needs no thread of its own.
+    pub brief: Option<&'static Brief>,
     pub context: TaskContext,
     pub args: Vec<ArgSlot>,
-    /// Called on the pool's thread with the outcome.
+    /// Called with the outcome by the thread that ran it.
     pub done: Box<dyn FnOnce(Outcome) + Send>,
 }
 
@@ -43,7 +45,7 @@ pub(crate) struct Outcome {
     pub start: f64,
     /// Unix seconds.
     pub stop: f64,
-    /// Which of the pool's threads ran it, from 1.
+    /// Which of the pool's threads ran it, from 1; 0 for the one that submitted it.
     pub thread: u64,
     /// The `timeout` it was over when it ended, in seconds.
     pub overdue: Option<f64>,
@@ -202,8 +204,11 @@ impl NativePool {
         Ok(true)
     }
 
-    /// Queues a job. Some threads may sleep on until [`NativePool::announce`].
+    /// Queues a job. Some threads may sleep on until [`NativePool::announce`]. A brief one is run at once.
     pub(crate) fn submit(&self, job: Job) {
+        if let Some(brief) = job.brief {
+            return run_here(job, brief);
+        }
         self.crew.fates().insert(job.context.run(), Arc::clone(&job.context.fate));
         self.crew.queue.push(job);
     }
@@ -236,7 +241,7 @@ impl Crew {
 
 /// Runs a job. False when the thread has been replaced meanwhile: the job was given up, or left the pool.
 fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
-    let Job { call, context, args, done } = job;
+    let Job { call, context, args, done, .. } = job;
     let run = context.run();
     let fate = Arc::clone(&context.fate);
     let start = crate::clock::unix_now();
@@ -248,6 +253,19 @@ fn run(job: Job, thread: u64, crew: &Weak<Crew>) -> bool {
     }
     done(Outcome { result, start, stop: crate::clock::unix_now(), thread, overdue: fate.overdue() });
     !fate.has_seceded()
+}
+
+/// Runs a brief job on this thread, which is the worker's.
+fn run_here(job: Job, brief: &Brief) {
+    let Job { call, context, args, done, .. } = job;
+    let start = crate::clock::unix_now();
+    let result = call_caught(call, &context, args);
+    let stop = crate::clock::unix_now();
+    if brief.took(stop - start) {
+        let (key, seconds) = (&context.run().0, stop - start);
+        tracing::warn!(target: "distributed.worker", "Native task {key} is marked as brief and took {seconds:.3} s, while its worker could do nothing else; tasks of its function run in threads from now on");
+    }
+    done(Outcome { result, start, stop, thread: 0, overdue: None });
 }
 
 /// Calls a task on this thread. A panic is an error.
@@ -345,7 +363,7 @@ mod tests {
     fn outcome_of(pool: &NativePool, call: Call) -> Outcome {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |outcome| send.send(outcome).expect("the test waits"));
-        pool.submit(Job { call, context: context("k"), args: Vec::new(), done });
+        pool.submit(Job { call, brief: None, context: context("k"), args: Vec::new(), done });
         pool.announce();
         receive.recv_timeout(Duration::from_secs(20)).expect("the job ends")
     }
@@ -364,7 +382,7 @@ mod tests {
             let (send, context) = (send.clone(), context(key));
             let key = Key::from(key);
             let done = Box::new(move |_| send.send(key).expect("the test waits"));
-            pool.submit(Job { call: wait, context, args: Vec::new(), done });
+            pool.submit(Job { call: wait, brief: None, context, args: Vec::new(), done });
             pool.announce();
         };
         submit("cancelled");
@@ -386,7 +404,7 @@ mod tests {
             let (send, context) = (send.clone(), context(&n.to_string()));
             let done = Box::new(move |_| send.send(()).expect("the test waits"));
             let call = function(|_, _| Ok(NativeValue::new(0_i64)));
-            pool.submit(Job { call, context, args: Vec::new(), done });
+            pool.submit(Job { call, brief: None, context, args: Vec::new(), done });
         }
         for _ in 0..UNANNOUNCED_MAX {
             receive.recv_timeout(DEADLINE).expect("each job ends");

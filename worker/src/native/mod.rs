@@ -4,6 +4,7 @@
 //! [`NativeValue`]: tasks on the same worker share it by reference, and it is packed only when it leaves.
 
 mod arg;
+mod brief;
 mod context;
 pub mod library;
 mod registry;
@@ -11,6 +12,7 @@ mod value;
 
 pub use crate::executor::native::is_cancelled;
 pub use arg::{Arg, ArgSlot};
+pub use brief::Brief;
 pub use context::TaskContext;
 pub use dask_protocol::native::Definition;
 pub use library::LibraryError;

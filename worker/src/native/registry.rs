@@ -6,6 +6,7 @@ use std::path::Path;
 use dask_protocol::native::{Definition, RELEASE, SharedDefinition, releases_agree};
 use rustc_hash::FxHashMap;
 
+use super::brief::Brief;
 use super::library::{Library, LibraryError, LibraryTask};
 use super::{ArgSlot, NativeError, NativeValue, TaskContext};
 
@@ -15,6 +16,7 @@ pub struct NativeFunction {
     definition: SharedDefinition,
     location: Cow<'static, str>,
     call: Call,
+    brief: Option<&'static Brief>,
 }
 
 /// How a function is called.
@@ -36,18 +38,20 @@ impl Call {
 }
 
 impl NativeFunction {
-    /// A function of this binary; `location` is where it is defined, as `file:line`.
+    /// A function of this binary; `location` is where it is defined, as `file:line`. With `brief` it takes microseconds and never
+    /// waits, so that it needs no thread of its own.
     pub const fn new(
         definition: &'static Definition,
         location: &'static str,
         call: fn(&TaskContext, Vec<ArgSlot>) -> Result<NativeValue, NativeError>,
+        brief: Option<&'static Brief>,
     ) -> NativeFunction {
         let definition = SharedDefinition::Static(definition);
-        NativeFunction { definition, location: Cow::Borrowed(location), call: Call::Here(call) }
+        NativeFunction { definition, location: Cow::Borrowed(location), call: Call::Here(call), brief }
     }
 
     pub(super) fn of(definition: SharedDefinition, location: Cow<'static, str>, call: Call) -> NativeFunction {
-        NativeFunction { definition, location, call }
+        NativeFunction { definition, location, call, brief: None }
     }
 
     /// Its name and types.
@@ -62,6 +66,11 @@ impl NativeFunction {
 
     pub(crate) fn call(&self) -> Call {
         self.call
+    }
+
+    /// None where it needs a thread of its own.
+    pub(crate) fn as_brief(&self) -> Option<&'static Brief> {
+        self.brief.filter(|brief| brief.keeps_its_word())
     }
 }
 

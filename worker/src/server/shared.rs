@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use dask_protocol::comm::{BatchedSender, ConnectionPool};
 use dask_protocol::logs::LogRing;
-use dask_protocol::message::{ErrorReply, RunId, StimulusId, WorkerStatus, WorkerToScheduler};
+use dask_protocol::message::{ErrorReply, RunId, StimulusId, WorkerStatus, WorkerToScheduler, stimulus_at};
 use dask_protocol::pickle::builtin_exception;
 use dask_protocol::{Address, Key, Payload, Value};
 use indexmap::{IndexMap, IndexSet};
@@ -377,7 +377,7 @@ fn is_native_value(payload: &Payload) -> bool {
 
 /// A stimulus id of this moment, such as `task-finished-1700000000.1`.
 pub(crate) fn stimulus(what: &str) -> StimulusId {
-    format!("{what}-{:.7}", unix_now()).into()
+    stimulus_at(what, unix_now())
 }
 
 /// A reply that raises a builtin exception in the caller.

@@ -8,7 +8,7 @@ use dask_protocol::message::{
 };
 use dask_protocol::native::{Definition, NativeArg, NativeCall};
 use dask_protocol::{Address, Key, Payload, Value};
-use dask_worker::native::{NativeError, NativeFunction, NativeValue};
+use dask_worker::native::{ArgSlot, Brief, NativeError, NativeFunction, NativeValue, TaskContext};
 use dask_worker::{PythonChoice, Worker, WorkerOptions};
 use tokio::sync::mpsc;
 
@@ -208,19 +208,35 @@ pub async fn start_worker_with(
     (worker, connected)
 }
 
-fn functions() -> [NativeFunction; 3] {
+fn functions() -> [NativeFunction; 6] {
     static ADD: Definition = Definition::new("add", "(i64, i64) -> i64");
+    static BRIEF_ADD: Definition = Definition::new("brief-add", "(i64, i64) -> i64");
     static PANIC: Definition = Definition::new("panic", "()");
+    static BRIEF_PANIC: Definition = Definition::new("brief-panic", "()");
+    static LONG: Definition = Definition::new("long", "() -> String");
     static REFUSE: Definition = Definition::new("refuse", "()");
+    static BRIEF: Brief = Brief::new();
+    static BRIEF_BY_NAME_ONLY: Brief = Brief::new();
     [
-        NativeFunction::new(&ADD, "test:1", |_, args| {
-            let mut sum = 0;
-            for (i, arg) in args.into_iter().enumerate() {
-                sum += *dask_worker::native::Arg::<i64>::from_slot("add", i, arg)?;
-            }
-            Ok(NativeValue::new(sum))
-        }),
-        NativeFunction::new(&PANIC, "test:2", |_, _| panic!("the sky fell")),
-        NativeFunction::new(&REFUSE, "test:3", |_, _| Err(NativeError::Failed("not today".to_owned()))),
+        NativeFunction::new(&ADD, "test:1", add, None),
+        NativeFunction::new(&BRIEF_ADD, "test:2", add, Some(&BRIEF)),
+        NativeFunction::new(&PANIC, "test:3", |_, _| panic!("the sky fell"), None),
+        NativeFunction::new(&BRIEF_PANIC, "test:4", |_, _| panic!("the sky fell"), Some(&BRIEF)),
+        NativeFunction::new(&LONG, "test:5", long, Some(&BRIEF_BY_NAME_ONLY)),
+        NativeFunction::new(&REFUSE, "test:6", |_, _| Err(NativeError::Failed("not today".to_owned())), None),
     ]
+}
+
+fn add(_: &TaskContext, args: Vec<ArgSlot>) -> Result<NativeValue, NativeError> {
+    let mut sum = 0;
+    for (i, arg) in args.into_iter().enumerate() {
+        sum += *dask_worker::native::Arg::<i64>::from_slot("add", i, arg)?;
+    }
+    Ok(NativeValue::new(sum))
+}
+
+/// Waits, and gives the name of its thread.
+fn long(_: &TaskContext, _: Vec<ArgSlot>) -> Result<NativeValue, NativeError> {
+    std::thread::sleep(Duration::from_millis(150));
+    Ok(NativeValue::new(std::thread::current().name().unwrap_or_default().to_owned()))
 }

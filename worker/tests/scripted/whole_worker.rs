@@ -76,12 +76,36 @@ async fn runs_native_tasks_and_serves_their_results() {
 }
 
 #[tokio::test]
+async fn brief_tasks_run_on_the_workers_thread_unless_they_are_not_brief() {
+    let mut scheduler = Scheduler::start(Heartbeats::Known).await;
+    let (worker, mut connected) = start_worker(&mut scheduler).await;
+    let here = vec![("x".into(), vec![worker.address().clone()])];
+    connected.compute("x", "brief-add", vec![value(&1_i64), value(&2_i64)], Vec::new());
+    connected.expect("x", |m| finished(m, "x")).await;
+    connected.compute("y", "brief-add", vec![NativeArg::Future("x".into()), value(&10_i64)], here);
+    connected.expect("y", |m| finished(m, "y")).await;
+    assert_eq!(number(&get_data(worker.address(), &["y"]).await, "y"), 13);
+    for (key, on_a_thread_of_its_own) in [("first", false), ("second", true)] {
+        connected.compute(key, "long", Vec::new(), Vec::new());
+        connected.expect(key, |m| finished(m, key)).await;
+        let reply = get_data(worker.address(), &[key]).await;
+        let Some(Value::Payload(payload)) = reply.get("data").and_then(|data| data.get(key)) else {
+            panic!("expected a payload, got {reply:?}")
+        };
+        let thread: String = unpack_value(payload).expect("a name");
+        assert_eq!(thread.starts_with("dask-native-"), on_a_thread_of_its_own, "{key} ran on {thread}");
+    }
+}
+
+#[tokio::test]
 async fn a_failing_task_tells_what_and_where() {
     let mut scheduler = Scheduler::start(Heartbeats::Known).await;
     let (_worker, mut connected) = start_worker(&mut scheduler).await;
-    connected.compute("p", "panic", Vec::new(), Vec::new());
-    let text = connected.expect("p", |m| erred(m, "p")).await;
-    assert!(text.contains("the sky fell") && text.contains("common.rs"), "{text}");
+    for function in ["panic", "brief-panic"] {
+        connected.compute(function, function, Vec::new(), Vec::new());
+        let text = connected.expect(function, |m| erred(m, function)).await;
+        assert!(text.contains("the sky fell") && text.contains("common.rs"), "{text}");
+    }
     connected.compute("r", "refuse", Vec::new(), Vec::new());
     assert!(connected.expect("r", |m| erred(m, "r")).await.contains("not today"));
     connected.compute("u", "nonsense", Vec::new(), Vec::new());

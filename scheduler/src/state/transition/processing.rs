@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dask_protocol::message::{ComputeTask, KeyInMemory, Nbytes, RunId, ShortText, StartStop, WhoHas};
+use dask_protocol::message::{ComputeTask, KeyInMemory, Nbytes, RunId, ShortText, StartStop, WhoHas, stimulus_at};
 use dask_protocol::{Address, Value};
 
 use super::super::State;
@@ -98,7 +98,7 @@ impl State {
         self.note_decision(run_id, previous, worker);
         let stimulus_id = match &self.compute_stimulus {
             Some(stimulus) => stimulus.clone(),
-            None => self.compute_stimulus.insert(format!("compute-task-{}", self.now).into()).clone(),
+            None => self.compute_stimulus.insert(stimulus_at("compute-task", self.now)).clone(),
         };
         let task = &self.tasks[id];
         let holders = |dep: TaskId| {
