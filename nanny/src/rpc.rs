@@ -307,5 +307,5 @@ fn uncaught(class: &str, text: &str) -> ErrorReply {
 
 /// A member of `distributed.core.Status`.
 fn status_enum(name: &str) -> Value {
-    Value::Enum { name: name.to_owned(), module: "distributed.core".to_owned(), class: "Status".to_owned() }
+    Value::enum_member(name, "distributed.core", "Status")
 }

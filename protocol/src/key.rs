@@ -167,21 +167,15 @@ fn after_last_dot(s: &str) -> &str {
 }
 
 fn text_prefix(s: &str) -> Cow<'_, str> {
-    let first = s.split('-').next().unwrap_or("");
-    let Some(initial) = first.chars().next() else {
+    let first = s.bytes().position(|b| b == b'-').unwrap_or(s.len());
+    let Some(initial) = s[..first].chars().next() else {
         return OTHER.into();
     };
-    let mut end = first.len();
-    while let Some(rest) = s[end..].strip_prefix('-') {
-        let word = rest.split('-').next().unwrap_or("");
-        let looks_like_token = word.starts_with(|c| ('a'..='f').contains(&c)) && word.chars().count() == 8;
-        let alphabetic = !word.is_empty() && word.chars().all(char::is_alphabetic);
-        if !alphabetic || looks_like_token {
-            break;
-        }
+    let mut end = first;
+    while let Some(word) = word_of_prefix(s, end) {
         end += 1 + word.len();
     }
-    let (head, words) = s[..end].split_at(first.len());
+    let (head, words) = s[..end].split_at(first);
     let prefix: Cow<'_, str> = if initial.is_alphabetic() {
         s[..end].into()
     } else {
@@ -196,6 +190,19 @@ fn text_prefix(s: &str) -> Cow<'_, str> {
         return after_last_dot(&prefix).to_owned().into();
     }
     prefix
+}
+
+/// The word behind the hyphen at this place, if it belongs to the prefix: letters only, unless they look like a part of a token.
+fn word_of_prefix(s: &str, hyphen: usize) -> Option<&str> {
+    let rest = s.get(hyphen + 1..)?;
+    let letters = rest.bytes().position(|b| !b.is_ascii_alphabetic()).unwrap_or(rest.len());
+    let word = match rest.as_bytes().get(letters) {
+        None | Some(b'-') => &rest[..letters],
+        Some(byte) if byte.is_ascii() => return None,
+        Some(_) => rest.split('-').next().filter(|word| word.chars().all(char::is_alphabetic))?,
+    };
+    let looks_like_token = word.starts_with(|c| ('a'..='f').contains(&c)) && word.chars().count() == 8;
+    (!word.is_empty() && !looks_like_token).then_some(word)
 }
 
 fn text_group(s: &str) -> Cow<'_, str> {
@@ -552,5 +559,30 @@ mod tests {
         let packed = rmp_serde::to_vec(&key).expect("packs");
         let back: Key = rmp_serde::from_slice(&packed).expect("unpacks");
         assert_eq!(key, back);
+    }
+
+    /// The words of a prefix, found letter by letter.
+    fn words_slowly(s: &str) -> usize {
+        let mut end = s.find('-').unwrap_or(s.len());
+        while let Some(rest) = s[end..].strip_prefix('-') {
+            let word = rest.split('-').next().unwrap_or("");
+            let token = word.starts_with(|c| ('a'..='f').contains(&c)) && word.chars().count() == 8;
+            if word.is_empty() || token || !word.chars().all(char::is_alphabetic) {
+                break;
+            }
+            end += 1 + word.len();
+        }
+        end
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_of_prefixes_are_found_by_bytes(text in "[a-gé1√-]{0,12}-?[a-hß]{7,9}-?[a-z2-]{0,8}") {
+            let mut end = text.find('-').unwrap_or(text.len());
+            while let Some(word) = word_of_prefix(&text, end) {
+                end += 1 + word.len();
+            }
+            proptest::prop_assert_eq!(end, words_slowly(&text));
+        }
     }
 }

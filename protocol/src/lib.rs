@@ -33,4 +33,4 @@ pub use address::Address;
 pub use error::{CommError, DecodeError};
 pub use key::{Key, KeyRef};
 pub use payload::{Payload, PayloadKind};
-pub use value::Value;
+pub use value::{EnumMember, Value};

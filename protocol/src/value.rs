@@ -38,19 +38,29 @@ pub enum Value {
     /// A Python set.
     Set(Vec<Value>),
     /// A Python enum member; never imported here, only passed on.
-    Enum {
-        /// The member's name.
-        name: String,
-        /// The module of its class.
-        module: String,
-        /// Its class.
-        class: String,
-    },
+    Enum(Box<EnumMember>),
     /// User data.
     Payload(Payload),
 }
 
+/// A member of one of Python's enums. In a box, as it is rare and would make every value twice as large.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnumMember {
+    /// The member's name.
+    pub name: String,
+    /// The module of its class.
+    pub module: String,
+    /// Its class.
+    pub class: String,
+}
+
 impl Value {
+    /// A member of one of Python's enums.
+    pub fn enum_member(name: &str, module: &str, class: &str) -> Value {
+        let (name, module, class) = (name.to_owned(), module.to_owned(), class.to_owned());
+        Value::Enum(Box::new(EnumMember { name, module, class }))
+    }
+
     /// The text, if it is text.
     pub fn as_str(&self) -> Option<&str> {
         if let Value::Str(s) = self { Some(s) } else { None }
@@ -105,9 +115,7 @@ impl Value {
             Value::Str(s) => Some(Key::from(s.as_str())),
             Value::Bin(b) => Some(Key::bytes(b.clone())),
             Value::Array(items) => items.iter().map(Value::to_key).collect::<Option<Vec<_>>>().map(Key::tuple),
-            Value::Nil | Value::Bool(_) | Value::Map(_) | Value::Set(_) | Value::Enum { .. } | Value::Payload(_) => {
-                None
-            }
+            Value::Nil | Value::Bool(_) | Value::Map(_) | Value::Set(_) | Value::Enum(_) | Value::Payload(_) => None,
         }
     }
 
@@ -220,12 +228,12 @@ impl Serialize for Value {
                 map.serialize_entry("as-list", items)?;
                 map.end()
             }
-            Value::Enum { name, module, class } => {
+            Value::Enum(member) => {
                 let mut map = serializer.serialize_map(Some(4))?;
                 map.serialize_entry("__Enum__", &true)?;
-                map.serialize_entry("name", name)?;
-                map.serialize_entry("__module__", module)?;
-                map.serialize_entry("__name__", class)?;
+                map.serialize_entry("name", &member.name)?;
+                map.serialize_entry("__module__", &member.module)?;
+                map.serialize_entry("__name__", &member.class)?;
                 map.end()
             }
             Value::Payload(p) => p.serialize(serializer),
@@ -342,7 +350,9 @@ fn untag_enum(entries: Vec<(Value, Value)>) -> Value {
     let map = Value::Map(entries);
     let text = |name| map.get(name).and_then(Value::as_str).map(str::to_owned);
     match (map.get("__Enum__"), text("name"), text("__module__"), text("__name__")) {
-        (Some(Value::Bool(true)), Some(name), Some(module), Some(class)) => Value::Enum { name, module, class },
+        (Some(Value::Bool(true)), Some(name), Some(module), Some(class)) => {
+            Value::Enum(Box::new(EnumMember { name, module, class }))
+        }
         _ => map,
     }
 }

@@ -41,10 +41,7 @@ fn rich_body(bulk: usize) -> Value {
     let inner = Value::map([("run_spec", Value::Payload(Payload::pickled(pickle, vec![])))]);
     Value::Map(vec![
         (Value::from("set"), Value::Set(vec![Value::Int(1), Value::from("two")])),
-        (
-            Value::from("status"),
-            Value::Enum { name: "init".into(), module: "distributed.core".into(), class: "Status".into() },
-        ),
+        (Value::from("status"), Value::enum_member("init", "distributed.core", "Status")),
         (Value::Array(vec![Value::from("x"), Value::Int(3)]), Value::Payload(payload)),
         (Value::from("deep"), Value::Array(vec![Value::Array(vec![inner])])),
         (Value::from("inf"), Value::Float(f64::INFINITY)),

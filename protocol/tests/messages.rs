@@ -35,11 +35,7 @@ fn value() -> impl Strategy<Value = Value> {
         Just(Value::Float(f64::NEG_INFINITY)),
         ".{0,12}".prop_map(Value::from),
         vec(any::<u8>(), 0..300).prop_map(|bytes| Value::Bin(bytes.into())),
-        ("[A-Z]{1,4}", "[a-z.]{1,9}").prop_map(|(name, module)| Value::Enum {
-            name,
-            module,
-            class: "Status".to_owned()
-        }),
+        ("[A-Z]{1,4}", "[a-z.]{1,9}").prop_map(|(name, module)| Value::enum_member(&name, &module, "Status")),
         payload(),
     ];
     leaf.prop_recursive(5, 40, 5, |inner| {

@@ -50,6 +50,6 @@ fn visit(value: &Value) {
         | Value::Float(_)
         | Value::Str(_)
         | Value::Bin(_)
-        | Value::Enum { .. } => {}
+        | Value::Enum(_) => {}
     }
 }

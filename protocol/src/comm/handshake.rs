@@ -100,7 +100,7 @@ fn compress_value(value: &mut Value, compression: Compression) -> Result<bool, D
         | Value::Float(_)
         | Value::Str(_)
         | Value::Bin(_)
-        | Value::Enum { .. } => Ok(false),
+        | Value::Enum(_) => Ok(false),
     }
 }
 

@@ -148,7 +148,7 @@ impl PickleValue {
                     .map(|(key, value)| Some((PickleValue::from_value(key)?, PickleValue::from_value(value)?)))
                     .collect::<Option<_>>()?,
             ),
-            Value::Enum { .. } | Value::Payload(_) => return None,
+            Value::Enum(_) | Value::Payload(_) => return None,
         })
     }
 

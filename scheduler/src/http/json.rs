@@ -91,7 +91,7 @@ pub fn to_json(value: &Value) -> serde_json::Value {
             let entry = |(name, value): &(Value, Value)| (field_name(name), to_json(value));
             serde_json::Value::Object(entries.iter().map(entry).collect())
         }
-        Value::Enum { name, .. } => json!(name),
+        Value::Enum(member) => json!(member.name),
     }
 }
 

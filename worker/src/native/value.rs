@@ -23,6 +23,8 @@ pub struct NativeValue {
 struct Vtable {
     type_name: fn(&(dyn Any + Send + Sync)) -> &'static str,
     pack: fn(&(dyn Any + Send + Sync)) -> Result<Payload, String>,
+    /// Packs a small value, of so many bytes, without what says of which type it is. Bytes are no such value.
+    tell: fn(&(dyn Any + Send + Sync), usize) -> Option<Bytes>,
 }
 
 trait HasVtable {
@@ -39,12 +41,27 @@ impl<T: Serialize + Send + Sync + 'static> HasVtable for T {
             let value = value.downcast_ref::<T>().expect("the vtable belongs to the value's type");
             native::pack_value(value).map_err(|e| e.to_string())
         },
+        tell: |value, nbytes| {
+            if value.is::<Bytes>() {
+                return None;
+            }
+            let mut packed = Vec::with_capacity(nbytes);
+            let value = value.downcast_ref::<T>().expect("the vtable belongs to the value's type");
+            rmp_serde::encode::write_named(&mut packed, value).ok()?;
+            Some(packed.into())
+        },
     };
 }
 
 /// Of values that live in a task library.
-static IN_LIBRARY: Vtable =
-    Vtable { type_name: |value| in_library(value).type_name(), pack: |value| in_library(value).pack() };
+static IN_LIBRARY: Vtable = Vtable {
+    type_name: |value| in_library(value).type_name(),
+    pack: |value| in_library(value).pack(),
+    tell: |value, _| match in_library(value).pack().ok()?.frames() {
+        [whole] => Some(whole.clone()),
+        _ => None,
+    },
+};
 
 fn in_library(value: &(dyn Any + Send + Sync)) -> &LibraryValue {
     value.downcast_ref().expect("the vtable belongs to a library's value")
@@ -85,14 +102,8 @@ impl NativeValue {
     /// The value packed, if it is so small that it is told with the news that there is one. Values of bytes are not: they
     /// are passed on as they are.
     pub(crate) fn told(&self) -> Option<Bytes> {
-        if usize::try_from(self.nbytes).is_ok_and(|nbytes| nbytes <= native::TOLD_BYTES_MAX) {
-            let payload = self.to_payload().ok()?;
-            return match payload.frames() {
-                [whole] if whole.len() <= native::TOLD_BYTES_MAX => Some(whole.clone()),
-                _ => None,
-            };
-        }
-        None
+        let nbytes = usize::try_from(self.nbytes).ok().filter(|&nbytes| nbytes <= native::TOLD_BYTES_MAX)?;
+        (self.vtable.tell)(&*self.value, nbytes).filter(|packed| packed.len() <= native::TOLD_BYTES_MAX)
     }
 
     /// Packs it to leave the worker.
@@ -142,5 +153,13 @@ mod tests {
         assert_eq!(*value.downcast::<Vec<u8>>().expect("same type"), [1, 2, 3]);
         let payload = value.to_payload().expect("packs");
         assert_eq!(native::unpack_value::<Vec<u8>>(&payload).expect("unpacks"), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_told_is_what_a_payload_holds() {
+        let value = NativeValue::new(("text".to_owned(), 7_u8));
+        assert_eq!(value.told().as_ref(), value.to_payload().expect("packs").frames().first());
+        assert!(NativeValue::new(Bytes::from_static(b"raw")).told().is_none());
+        assert!(NativeValue::new(vec![1_u8; native::TOLD_BYTES_MAX]).told().is_none(), "its head makes it too large");
     }
 }

@@ -133,7 +133,7 @@ fn truth(value: &Value) -> bool {
         Value::Bin(b) => !b.is_empty(),
         Value::Array(items) | Value::Set(items) => !items.is_empty(),
         Value::Map(entries) => !entries.is_empty(),
-        Value::Enum { .. } | Value::Payload(_) => true,
+        Value::Enum(_) | Value::Payload(_) => true,
     }
 }
 

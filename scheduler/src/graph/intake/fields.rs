@@ -45,7 +45,7 @@ impl GlobalAnnotations {
             | Value::Bin(_)
             | Value::Array(_)
             | Value::Set(_)
-            | Value::Enum { .. } => Err(wrong()),
+            | Value::Enum(_) => Err(wrong()),
         }
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn actors(field: &Value, wanted: &[Key]) -> Result<HashSet<Key, FxBui
         | Value::Str(_)
         | Value::Bin(_)
         | Value::Map(_)
-        | Value::Enum { .. }
+        | Value::Enum(_)
         | Value::Payload(_) => Err(wrong()),
     }
 }

@@ -34,7 +34,7 @@ pub fn parse_timedelta(value: &Value) -> Option<f64> {
         | Value::Array(_)
         | Value::Map(_)
         | Value::Set(_)
-        | Value::Enum { .. }
+        | Value::Enum(_)
         | Value::Payload(_) => None,
     }
 }

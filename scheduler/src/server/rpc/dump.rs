@@ -106,7 +106,7 @@ fn plain(value: Value) -> Value {
         Value::Map(entries) => {
             Value::Map(entries.into_iter().map(|(name, value)| (plain_name(name), plain(value))).collect())
         }
-        Value::Enum { name, .. } => Value::Str(name),
+        Value::Enum(member) => Value::Str(member.name),
         Value::Payload(payload) => Value::Str(format!("<{} bytes>", payload.len())),
         other => other,
     }

@@ -85,13 +85,13 @@ pub(crate) fn get(server: &Server, request: &Request) -> Reply {
         default: Value,
     }
     fn no_default() -> Value {
-        Value::Enum { name: "no_default".to_owned(), module: "dask.typing".to_owned(), class: "_NoDefault".to_owned() }
+        Value::enum_member("no_default", "dask.typing", "_NoDefault")
     }
     let Args { keys, default } = request.args()?;
     let path = path(keys);
     match (server.metadata.get(&path), default) {
         (Some(found), _) => reply(&found),
-        (None, Value::Enum { name, .. }) if name == "no_default" => {
+        (None, Value::Enum(member)) if member.name == "no_default" => {
             let last = path.last().and_then(Value::to_key).map_or_else(String::new, |key| key.to_string());
             Err(Failure::key(last))
         }
