@@ -1,7 +1,7 @@
 //! The one task that owns the worker's state: takes what waits, lets the state decide, carries it out, sends once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dask_protocol::comm::CommReader;
 use dask_protocol::message::{SchedulerToWorker, WorkerToScheduler};
@@ -16,6 +16,11 @@ use crate::state::{Action, Actions, Event, State};
 
 /// Most inputs handled before what they led to is sent, so that a flood cannot hold results back.
 const DRAIN_MAX: usize = 1024;
+
+/// Inputs between two looks at the clock.
+const CLOCK_EVERY: usize = 32;
+/// How long a turn may take before what it led to is sent and others get the thread: brief tasks run within it.
+const TURN_TIME_MAX: Duration = Duration::from_millis(10);
 
 /// How a driver's run ended.
 pub(crate) enum Ended {
@@ -91,11 +96,20 @@ impl Driver {
                 Some(input) = self.inbox.recv() => self.take_input(input, &mut turn),
                 () = sleep(due) => self.decide(Event::Timeout, &mut turn),
             }
-            for _ in 0..DRAIN_MAX {
+            let began = Instant::now();
+            let mut is_long = false;
+            for number in 1..=DRAIN_MAX {
                 let Ok(input) = self.inbox.try_recv() else { break };
                 self.take_input(input, &mut turn);
+                is_long = number % CLOCK_EVERY == 0 && began.elapsed() > TURN_TIME_MAX;
+                if is_long {
+                    break;
+                }
             }
             turn.flush(&self.shared);
+            if is_long {
+                tokio::task::yield_now().await;
+            }
             if turn.stream_closed {
                 return Ended::StreamLost;
             }

@@ -62,7 +62,7 @@ struct CutReply {
 #[derive(Debug)]
 pub(crate) struct Transfer {
     peer: Address,
-    /// Those that are not here yet.
+    /// Those to ask for.
     keys: Vec<Key>,
     values: Vec<(Key, Payload)>,
     /// One that was cut.
@@ -102,12 +102,13 @@ impl Transfer {
             let before = self.nbytes();
             match self.attempt(shared).await {
                 Ok(Some(ended)) => return Ok(ended),
-                Ok(None) => {}
+                Ok(None) => self.ask_no_more_for_received(),
                 Err(cut) if cut.is_cut() && !shared.is_closing() => {
                     cuts = if self.nbytes() > before { 1 } else { cuts + 1 };
                     if cuts > CUTS_MAX {
                         return Err(cut);
                     }
+                    self.ask_no_more_for_received();
                     let (peer, missing, nbytes) = (&self.peer, self.keys.len(), self.nbytes());
                     warn!(target: "distributed.worker", "A transfer from {peer} was cut and goes on: {nbytes} bytes are here, {missing} keys are missing ({cut})");
                     // Its others may be dead as well.
@@ -133,11 +134,10 @@ impl Transfer {
             lease.release();
             return Ok(Some(Ended::Busy));
         };
-        let mut data = reply.data.0;
+        self.values.extend(reply.data);
         if let (Some((key, part)), Some(rest)) = (self.part.take(), reply.rest) {
-            data.push((key, part.finish(&rest)?));
+            self.values.push((key, part.finish(&rest)?));
         }
-        self.receive(data);
         let borrowed = match python.zip(reply.lent) {
             None => None,
             Some((python, lent)) => match lending::borrow(python, lent).await {
@@ -164,7 +164,7 @@ impl Transfer {
     /// What the peer answers before the acknowledgement; `None` when it is busy.
     async fn ask(&mut self, lease: &mut Lease, who: &Address, lend: bool) -> Result<Option<GetDataReply>, CommError> {
         let held = match &self.part {
-            Some((key, part)) => Some((key, held(part.clone()).await)),
+            Some((key, part)) => held(part.clone()).await.map(|held| (key, held)),
             None => None,
         };
         lease.send_value(&GetData { op: "get_data", reply: true, keys: &self.keys, who, lend, held }).await?;
@@ -192,11 +192,10 @@ impl Transfer {
     /// Keeps what has come of a reply.
     fn salvage(&mut self, cut: &CutMessage) {
         let Some(CutReply { data, resumable, rest }) = cut.body() else { return };
-        let mut values = Vec::new();
         if let Some((key, part)) = self.part.take() {
             // It is the first thing in the message. Without a rest the peer's value is another one by now.
             match rest.map(|place| cut.payload(place)) {
-                Some(Came::Whole(rest)) => values.extend(part.finish(&rest).ok().map(|whole| (key, whole))),
+                Some(Came::Whole(rest)) => self.values.extend(part.finish(&rest).ok().map(|whole| (key, whole))),
                 Some(Came::Part(rest)) => self.part = Some((key, part.clone().extended(rest).unwrap_or(part))),
                 Some(Came::Nothing) => self.part = Some((key, part)),
                 None => {}
@@ -204,22 +203,20 @@ impl Transfer {
         }
         for (key, place) in data {
             match cut.payload(place) {
-                Came::Whole(payload) => values.push((key, payload)),
+                Came::Whole(payload) => self.values.push((key, payload)),
                 Came::Part(part) if resumable && part.len() >= HELD_BYTES_MIN => self.part = Some((key, part)),
                 Came::Part(_) | Came::Nothing => {}
             }
         }
-        self.receive(values);
     }
 
-    fn receive(&mut self, values: Vec<(Key, Payload)>) {
-        let received: FxHashSet<&Key> = values.iter().map(|(key, _)| key).collect();
+    fn ask_no_more_for_received(&mut self) {
+        let received: FxHashSet<&Key> = self.values.iter().map(|(key, _)| key).collect();
         self.keys.retain(|key| !received.contains(key));
-        self.values.extend(values);
     }
 }
 
-/// What the peer is told of a part, which reads all of it.
-async fn held(part: PartialPayload) -> Held {
-    tokio::task::spawn_blocking(move || part.held()).await.expect("reading bytes does not panic")
+/// What the peer is told of a part, which reads all of it; none when the runtime ends.
+async fn held(part: PartialPayload) -> Option<Held> {
+    tokio::task::spawn_blocking(move || part.held()).await.ok()
 }
