@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
-use crate::payload::{Payload, PayloadKind, SubHeader};
+use crate::payload::{Payload, PayloadKind, REFERENCES_PER_FRAME_MAX, SubHeader};
 use crate::unpack;
 
 /// What has come of a message: whole frames, and the beginning of the next.
@@ -16,6 +16,8 @@ use crate::unpack;
 pub struct CutMessage {
     frames: Vec<Bytes>,
     tail: Bytes,
+    /// How many frames payloads have taken so far.
+    references: usize,
 }
 
 /// Where a message has a payload, for a message that is not there as a whole.
@@ -62,7 +64,7 @@ pub struct Held {
 
 impl CutMessage {
     pub(crate) fn new(frames: Vec<Bytes>, tail: Bytes) -> CutMessage {
-        CutMessage { frames, tail }
+        CutMessage { frames, tail, references: 0 }
     }
 
     /// The body, if it is there and of this type, which has a [`PayloadPlace`] for each payload.
@@ -70,8 +72,8 @@ impl CutMessage {
         unpack::from_slice(self.frames.first()?).ok()
     }
 
-    /// What has come of the payload at a place.
-    pub fn payload(&self, place: PayloadPlace) -> Came {
+    /// What has come of the payload at a place. Nothing, where the same frames are named over and over.
+    pub fn payload(&mut self, place: PayloadPlace) -> Came {
         let (kind, number) = match place {
             PayloadPlace::Serialized(number) => (PayloadKind::Serialized, number),
             PayloadPlace::Pickled(number) => (PayloadKind::Pickled, number),
@@ -81,6 +83,10 @@ impl CutMessage {
         };
         let Ok(SubHeader { num_sub_frames, .. }) = unpack::from_slice(header) else { return Came::Nothing };
         let sub_frames = &self.frames[start + 1..];
+        self.references += 1 + sub_frames.len().min(usize::try_from(num_sub_frames).unwrap_or(usize::MAX));
+        if start == 0 || self.references > REFERENCES_PER_FRAME_MAX * self.frames.len() {
+            return Came::Nothing;
+        }
         match usize::try_from(num_sub_frames).ok().and_then(|count| sub_frames.get(..count)) {
             Some(whole) => Came::Whole(Payload::from_raw(kind, header.clone(), whole.to_vec())),
             None => Came::Part(PartialPayload { kind, frames: self.frames[start..].to_vec(), tail: self.tail.clone() }),

@@ -19,7 +19,7 @@ use crate::{pack, unpack};
 
 /// How often the frames of one message may be referred to, in total and on average. Upstream refers to each once; a
 /// field may be tried as several types. Without a limit a small body could name the same frames a million times.
-const REFERENCES_PER_FRAME_MAX: usize = 4;
+pub(crate) const REFERENCES_PER_FRAME_MAX: usize = 4;
 
 /// Which placeholder stands for a payload in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -172,7 +172,7 @@ impl Transfer {
             Ok(message) => message,
             Err(error) => {
                 if let Some(cut) = lease.take_cut().filter(|_| error.is_cut()) {
-                    self.salvage(&cut);
+                    self.salvage(cut);
                 }
                 return Err(error);
             }
@@ -190,7 +190,7 @@ impl Transfer {
     }
 
     /// Keeps what has come of a reply.
-    fn salvage(&mut self, cut: &CutMessage) {
+    fn salvage(&mut self, mut cut: CutMessage) {
         let Some(CutReply { data, resumable, rest }) = cut.body() else { return };
         if let Some((key, part)) = self.part.take() {
             // It is the first thing in the message. Without a rest the peer's value is another one by now.
