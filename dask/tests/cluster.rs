@@ -1,5 +1,6 @@
 //! Clusters that change: more and fewer workers, by hand and by load, and what a dropped cluster leaves.
 
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use dask::LocalCluster;
@@ -104,4 +105,35 @@ async fn a_dropped_cluster_shuts_down() {
         assert!(since.elapsed() < PATIENCE, "{address} still answers");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+static GATE: Mutex<bool> = Mutex::new(false);
+static OPENED: Condvar = Condvar::new();
+const GATED: u64 = 300;
+
+/// Short, but for one that waits until somebody has seen the result of the one before it.
+#[dask::task]
+fn short_or_gated(n: u64) -> bool {
+    if n != GATED {
+        std::thread::sleep(Duration::from_micros(300));
+        return true;
+    }
+    let gate = GATE.lock().expect("nobody panics");
+    let (open, _) = OPENED.wait_timeout_while(gate, PATIENCE, |open| !*open).expect("nobody panics");
+    *open
+}
+
+#[tokio::test]
+async fn results_of_short_tasks_are_told_while_one_behind_them_takes_its_time() {
+    let builder = LocalCluster::builder().workers(1).threads_per_worker(1).worker_saturation(f64::INFINITY);
+    let cluster = builder.start().await.expect("starts");
+    let client = cluster.client().await.expect("connects");
+    let futures = client.map((0..2 * GATED).map(short_or_gated));
+    let before = usize::try_from(GATED).expect("small") - 1;
+    assert_eq!(futures[before].result().await, Ok(true));
+    *GATE.lock().expect("nobody panics") = true;
+    OPENED.notify_all();
+    assert!(client.gather(&futures).await.expect("all run").into_iter().all(|told| told));
+    client.close().await;
+    cluster.close().await;
 }

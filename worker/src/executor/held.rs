@@ -37,7 +37,7 @@ async fn read_and_go_on(shared: Arc<Shared>, task: Task, away: Vec<(Key, Stored)
             Err(failure) => {
                 let (key, stored, stage) = (key.clone(), stored.clone(), Arc::clone(&shared));
                 let step = move || give_up(&stage, &task, key, &stored, &failure);
-                let _ = shared.inbox.send(Input::Step(Box::new(step)));
+                shared.inbox.send(Input::Step(Box::new(step)));
                 return;
             }
         }
@@ -48,7 +48,7 @@ async fn read_and_go_on(shared: Arc<Shared>, task: Task, away: Vec<(Key, Stored)
         let _ = done.send(());
         Vec::new()
     };
-    if shared.inbox.send(Input::Step(Box::new(step))).is_ok() {
+    if shared.inbox.send(Input::Step(Box::new(step))) {
         // The room is theirs until they count themselves.
         let _ = ended.await;
     }

@@ -293,7 +293,7 @@ fn native_done(shared: &Arc<Shared>, task: &Task, outcome: Outcome, tells_result
             (Vec::new(), ExecuteOutcome::Failure { error: info, thread, startstops })
         }
     };
-    finish(shared, values, task, ended);
+    shared.notify_soon(values, execute_done(task, ended));
 }
 
 /// What the client gets for a task that ended in an error when it was told that it is over its limit in seconds.
@@ -322,11 +322,15 @@ pub(crate) fn describe(class: &str, message: &str) -> ErrorInfo {
 }
 
 fn finish(shared: &Arc<Shared>, values: Vec<(Key, Stored)>, task: &Task, outcome: ExecuteOutcome) {
+    shared.notify_with(values, execute_done(task, outcome));
+}
+
+fn execute_done(task: &Task, outcome: ExecuteOutcome) -> Event {
     let (key, run_id) = (task.key.clone(), task.run_id);
     let what = match &outcome {
         ExecuteOutcome::Success { .. } => "task-finished",
         ExecuteOutcome::Failure { .. } => "task-erred",
         ExecuteOutcome::Reschedule => "reschedule",
     };
-    shared.notify_with(values, Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus(what) });
+    Event::ExecuteDone { key, run_id, outcome, stimulus_id: stimulus(what) }
 }

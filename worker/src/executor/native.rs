@@ -21,6 +21,8 @@ use crate::state::Event;
 
 /// Jobs after which a thread is woken although more may follow.
 const UNANNOUNCED_MAX: usize = 16;
+/// So many jobs that wait for each thread are plenty.
+const PLENTY: usize = 2;
 /// Most lines kept of a panic's backtrace, two for each call.
 const BACKTRACE_LINES_MAX: usize = 64;
 
@@ -54,6 +56,7 @@ pub(crate) struct Outcome {
 /// A fixed number of threads fed by one queue. Dropping the pool lets the threads end after the jobs they have.
 pub(crate) struct NativePool {
     crew: Arc<Crew>,
+    threads: usize,
 }
 
 /// What the pool's threads have in common.
@@ -165,10 +168,11 @@ impl NativePool {
     pub(crate) fn start(threads: u32) -> std::io::Result<NativePool> {
         install_panic_hook();
         let crew = Arc::new(Crew { queue: Arc::default(), fates: Mutex::default(), started: AtomicU64::new(0) });
-        for _ in 0..threads.max(1) {
+        let threads = threads.max(1) as usize;
+        for _ in 0..threads {
             crew.start_thread()?;
         }
-        Ok(NativePool { crew })
+        Ok(NativePool { crew, threads })
     }
 
     /// Tells a job that it should end; `limit` is the `timeout` that it is over.
@@ -211,6 +215,17 @@ impl NativePool {
         }
         self.crew.fates().insert(job.context.run(), Arc::clone(&job.context.fate));
         self.crew.queue.push(job);
+    }
+
+    /// How many jobs wait for a thread.
+    pub(crate) fn jobs_left(&self) -> usize {
+        self.crew.queue.lock().jobs.len()
+    }
+
+    /// The same, if the threads have plenty to go on with.
+    pub(crate) fn plenty(&self) -> Option<usize> {
+        let jobs = self.jobs_left();
+        (jobs >= PLENTY * self.threads).then_some(jobs)
     }
 
     /// Sees to it that the jobs queued so far are run.

@@ -82,7 +82,7 @@ async fn replace(shared: Arc<Shared>) {
     let Some(retired) = shared.stop_reading_python().await else { return };
     let stage = Arc::clone(&shared);
     let step = move || switch(&stage, new);
-    if shared.inbox.send(Input::Step(Box::new(step))).is_err() {
+    if !shared.inbox.send(Input::Step(Box::new(step))) {
         return;
     }
     python_events::start(&shared, reader);

@@ -9,6 +9,7 @@ use dask_protocol::{CommError, Key, Value};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
 
+use super::inbox::LOOK_AGAIN;
 use super::shared::{Input, Shared};
 use super::{Closed, gather, reconnect};
 use crate::executor;
@@ -17,6 +18,8 @@ use crate::state::{Action, Actions, Event, State};
 /// Most inputs handled before what they led to is sent, so that a flood cannot hold results back.
 const DRAIN_MAX: usize = 1024;
 
+/// Messages of the scheduler after which threads begin with what was handed over, however many are still to be taken in.
+const ANNOUNCE_EVERY: usize = 64;
 /// Inputs between two looks at the clock.
 const CLOCK_EVERY: usize = 32;
 /// How long a turn may take before what it led to is sent and others get the thread: brief tasks run within it.
@@ -74,11 +77,23 @@ impl Driver {
         let mut turn = Turn::default();
         loop {
             let due = self.state.next_timeout().map(|(at, _)| Duration::from_secs_f64((at - self.now()).max(0.0)));
+            let plenty = self.shared.native.plenty();
+            let late = self.shared.inbox.before_sleep(plenty);
+            if !late.is_empty() {
+                late.into_iter().for_each(|input| self.take_input(input, &mut turn));
+                turn.flush(&self.shared);
+                continue;
+            }
             tokio::select! {
                 () = self.shared.stop.cancelled() => return Ended::Stopped,
                 arrived = self.stream.arrived() => match arrived {
                     Arrived::Batch(batch) => {
-                        batch.into_iter().for_each(|message| self.take_message(message, &mut turn));
+                        for (number, message) in batch.into_iter().enumerate() {
+                            self.take_message(message, &mut turn);
+                            if number % ANNOUNCE_EVERY == ANNOUNCE_EVERY - 1 {
+                                self.shared.native.announce();
+                            }
+                        }
                         if let Some(link) = self.shared.link.get() {
                             link.took_one();
                         }
@@ -95,7 +110,9 @@ impl Driver {
                 },
                 Some(input) = self.inbox.recv() => self.take_input(input, &mut turn),
                 () = sleep(due) => self.decide(Event::Timeout, &mut turn),
+                () = sleep(plenty.map(|_| LOOK_AGAIN)) => {}
             }
+            self.shared.inbox.take().into_iter().for_each(|input| self.take_input(input, &mut turn));
             let began = Instant::now();
             let mut is_long = false;
             for number in 1..=DRAIN_MAX {

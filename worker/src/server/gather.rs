@@ -90,7 +90,7 @@ pub(crate) async fn run(
         };
         vec![Event::GatherDone { worker, keys, received, outcome, start, stop, stimulus_id }]
     };
-    let _ = shared.inbox.send(Input::Step(Box::new(step)));
+    shared.inbox.send(Input::Step(Box::new(step)));
 }
 
 /// Notes what came, sent and copied.

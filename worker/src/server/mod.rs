@@ -12,6 +12,7 @@ mod driver;
 mod gather;
 mod heartbeat;
 mod http;
+pub(crate) mod inbox;
 mod memory;
 pub(crate) mod metrics;
 mod monitor;
@@ -46,6 +47,7 @@ use crate::state::{Config, State};
 use closing::{retire_after, supervise};
 use directory::LocalDirectory;
 use driver::{Driver, Stream};
+use inbox::Inbox;
 use python_process::PythonStart;
 use reconnect::Link;
 use shared::{Identity, Input, Shared, stimulus};
@@ -141,7 +143,7 @@ impl Worker {
             local_directory: directory.path(),
         };
         announce(&identity, &listener, &options, dashboard_port);
-        let (inbox, inputs) = mpsc::unbounded_channel();
+        let (inbox, inputs) = Inbox::new();
         let versions = interpreter.as_ref().map_or_else(own_versions, |it| it.versions().clone());
         let pool = ConnectionPool::new(options.comm.clone());
         let memory = &options.memory;

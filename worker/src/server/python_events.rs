@@ -191,7 +191,7 @@ fn note(shared: &Arc<Shared>, id: u64) {
         Vec::new()
     };
     // Nobody waits once the driver has ended.
-    let _ = shared.inbox.send(Input::Step(Box::new(acknowledge)));
+    shared.inbox.send(Input::Step(Box::new(acknowledge)));
 }
 
 fn compute(shared: &Shared, start: f64, stop: f64) -> StartStop {

@@ -14,7 +14,7 @@ use dask_protocol::{Address, Key, Payload, Value};
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -27,6 +27,7 @@ use crate::options::WorkerOptions;
 use crate::state::{Event, State};
 use crate::store::{Store, Stored};
 
+use super::inbox::Inbox;
 use super::memory::Growth;
 use super::metrics::Metrics;
 use super::python_events::Reading;
@@ -116,7 +117,7 @@ pub(crate) struct Shared {
     pub plugin_handlers: RwLock<PluginHandlers>,
     pub metrics: Metrics,
     pub monitor: Mutex<Monitor>,
-    pub inbox: mpsc::UnboundedSender<Input>,
+    pub inbox: Inbox,
     /// Workers that left, as the scheduler tells.
     pub removals: broadcast::Sender<Address>,
     /// Set at registration.
@@ -151,7 +152,7 @@ impl Shared {
         spilling: Option<Spilling>,
         pool: ConnectionPool,
         native: NativePool,
-        inbox: mpsc::UnboundedSender<Input>,
+        inbox: Inbox,
     ) -> Shared {
         Shared {
             identity,
@@ -198,7 +199,12 @@ impl Shared {
 
     /// As [`Shared::notify`], for an event that reports values.
     pub(crate) fn notify_with(&self, values: Vec<(Key, Stored)>, event: Event) {
-        let _ = self.inbox.send(Input::Event { values, event });
+        self.inbox.send(Input::Event { values, event });
+    }
+
+    /// As [`Shared::notify_with`], for the end of a task in a thread: it may wait a moment while the threads have enough to do.
+    pub(crate) fn notify_soon(&self, values: Vec<(Key, Stored)>, event: Event) {
+        self.inbox.send_soon(Input::Event { values, event }, self.native.jobs_left());
     }
 
     /// Stores values. Only in a step of the driver, which hears of them in the same step.
@@ -222,7 +228,7 @@ impl Shared {
     ) -> Option<T> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let ask = Box::new(move |state: &State| drop(answer.send(question(state))));
-        self.inbox.send(Input::Ask(ask)).ok()?;
+        self.inbox.send(Input::Ask(ask)).then_some(())?;
         answered.await.ok()
     }
 

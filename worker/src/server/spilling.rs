@@ -361,7 +361,7 @@ async fn leave(shared: &Arc<Shared>, moved: Vec<(Key, Stored, Arc<Spilled>)>) {
         }
         Vec::new()
     };
-    if shared.inbox.send(Input::Step(Box::new(step))).is_err() {
+    if !shared.inbox.send(Input::Step(Box::new(step))) {
         return;
     }
     if let Ok(evicted) = gone.await {
@@ -386,7 +386,7 @@ pub(crate) fn lose(shared: &Arc<Shared>, key: &Key, stored: &Stored, failure: &S
     error!(target: "distributed.spill", "The file of {key:?} cannot be read: {failure}");
     let (stage, key, stored) = (Arc::clone(shared), key.clone(), stored.clone());
     let step = move || forget(&stage, key, &stored);
-    let _ = shared.inbox.send(Input::Step(Box::new(step)));
+    shared.inbox.send(Input::Step(Box::new(step)));
 }
 
 /// What the state is told of a value whose file cannot be read: nothing if it came back to memory meanwhile.
@@ -424,5 +424,5 @@ pub(crate) async fn serve_load(shared: Arc<Shared>, asker: Arc<Python>, id: u64,
         }
         Vec::new()
     };
-    let _ = shared.inbox.send(Input::Step(Box::new(step)));
+    shared.inbox.send(Input::Step(Box::new(step)));
 }

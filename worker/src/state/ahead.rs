@@ -10,7 +10,7 @@ use super::event::{ExecuteOutcome, Seconds};
 use super::task::{Computation, TaskId};
 
 /// As many tasks may wait at their executor as take this long, for each thread ...
-const AHEAD_SECONDS: Seconds = 0.002;
+const AHEAD_SECONDS: Seconds = 0.005;
 /// ... and no more than so many, ...
 const AHEAD_TASKS_MAX: u32 = 16;
 /// ... unless one of their kind took this long lately: those behind it could have run elsewhere.

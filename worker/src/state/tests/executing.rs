@@ -253,7 +253,7 @@ fn short_tasks_are_handed_over_ahead_of_time() {
     assert_eq!(rig.state.executing().count(), 2, "nothing is known of them");
     // What began when nothing was known counts as slow.
     assert_eq!(started(&mut rig, run(0), 0.0005), 1);
-    assert_eq!(started(&mut rig, run(1), 0.0005), 1 + 2 * 4, "as many as take 2 ms on each thread");
+    assert_eq!(started(&mut rig, run(1), 0.0005), 1 + 2 * 10, "as many as take 5 ms on each thread");
     let next =
         |rig: &Rig| rig.state.executing().map(|(key, run_id, _)| (key.to_string(), run_id)).next().expect("some");
     for _ in 0..4 {
