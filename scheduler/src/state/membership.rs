@@ -25,7 +25,10 @@ impl State {
         let worker = Worker::new(new, self.now);
         self.total_nthreads += u64::from(worker.nthreads);
         self.total_memory = self.total_memory.saturating_add(worker.memory_limit);
-        let id = self.workers.insert(worker);
+        let (id, reranked) = self.workers.insert(worker);
+        if reranked {
+            self.idle.rerank(&self.workers);
+        }
         self.scaling.joined = Some(self.now);
         self.log_worker_event(&address, &[("action", "add-worker".into())]);
         if running {

@@ -69,7 +69,8 @@ impl State {
     }
 
     fn task_finished(&mut self, worker: WorkerId, address: &Address, message: TaskFinished) {
-        let Some(id) = self.tasks.id(&message.key) else {
+        let sent = self.sent.find(&self.tasks, &message.key, message.run_id);
+        let Some(id) = sent.or_else(|| self.tasks.id(&message.key)) else {
             return self.free_keys(worker, message.key);
         };
         let task = &mut self.tasks[id];

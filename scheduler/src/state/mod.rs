@@ -43,6 +43,7 @@ mod retire;
 mod retry;
 mod runs;
 mod scaling;
+mod sent;
 mod spans;
 mod stealing;
 mod story;
@@ -141,6 +142,7 @@ pub struct State {
     next_run_id: RunId,
     /// Tasks ever assigned to a worker; turns the round robin.
     n_tasks: u64,
+    sent: sent::Sent,
     transition_counter: u64,
     /// Events so far.
     events: u64,
@@ -210,6 +212,7 @@ impl State {
             generation_time: 0.0,
             next_run_id: 0,
             n_tasks: 0,
+            sent: sent::Sent::default(),
             transition_counter: 0,
             events: 0,
             idle_since: Some(now),

@@ -23,13 +23,22 @@ const AHEAD_TASKS_MAX: usize = 32;
 /// ... one like those that it has took this long lately.
 const AHEAD_TASK_SECONDS_MAX: Seconds = 0.05;
 
-/// Workers in order of address, as dask's `SortedDict`s.
+/// Workers in order of address, as dask's `SortedDict`s. Ranks lie beside them: to look for one reads no other worker.
 #[derive(Debug, Default)]
-pub(super) struct Ranked(Vec<WorkerId>);
+pub(super) struct Ranked(Vec<(u64, WorkerId)>);
 
 impl Ranked {
-    pub(super) fn ids(&self) -> &[WorkerId] {
-        &self.0
+    pub(super) fn ids(&self) -> impl ExactSizeIterator<Item = WorkerId> + '_ {
+        self.0.iter().map(|(_, id)| *id)
+    }
+
+    /// All of them, from the one at this place on; then those before it.
+    fn ids_from(&self, start: usize) -> impl Iterator<Item = WorkerId> + '_ {
+        self.0[start..].iter().chain(&self.0[..start]).map(|(_, id)| *id)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn contains(&self, workers: &Workers, id: WorkerId) -> bool {
@@ -37,18 +46,21 @@ impl Ranked {
     }
 
     fn position(&self, workers: &Workers, id: WorkerId) -> Result<usize, usize> {
-        let rank = workers[id].rank;
-        self.0.binary_search_by_key(&rank, |other| workers[*other].rank)
+        self.0.binary_search(&(workers[id].rank, id))
     }
 
     fn set(&mut self, workers: &Workers, id: WorkerId, member: bool) {
         match (self.position(workers, id), member) {
-            (Err(position), true) => self.0.insert(position, id),
+            (Err(position), true) => self.0.insert(position, (workers[id].rank, id)),
             (Ok(position), false) => {
                 self.0.remove(position);
             }
             (Ok(_), true) | (Err(_), false) => {}
         }
+    }
+
+    fn rerank(&mut self, workers: &Workers) {
+        self.0.iter_mut().for_each(|(rank, id)| *rank = workers[*id].rank);
     }
 }
 
@@ -63,6 +75,14 @@ pub(super) struct IdleWorkers {
     pub(super) with_slots: [BTreeSet<(u64, WorkerId)>; Runtime::COUNT],
     /// How many running workers have each runtime.
     pub(super) capable: [usize; Runtime::COUNT],
+}
+
+impl IdleWorkers {
+    /// The workers' ranks have changed; their order has not.
+    pub(super) fn rerank(&mut self, workers: &Workers) {
+        self.idle.rerank(workers);
+        self.running.rerank(workers);
+    }
 }
 
 impl State {
@@ -262,9 +282,9 @@ impl State {
         let mut pool = std::mem::take(&mut self.scratch_workers);
         let capable = |id: &WorkerId| self.workers[*id].runtimes[runtime.number()];
         pool.clear();
-        pool.extend(self.idle.idle.ids().iter().copied().filter(capable));
+        pool.extend(self.idle.idle.ids().filter(capable));
         if pool.is_empty() {
-            pool.extend(self.idle.running.ids().iter().copied().filter(capable));
+            pool.extend(self.idle.running.ids().filter(capable));
         }
         let best = self.best_of(id, &pool);
         self.scratch_workers = pool;
@@ -301,18 +321,18 @@ impl State {
     /// The worker, why, and out of how many.
     #[expect(clippy::cast_possible_truncation, reason = "only its remainder counts")]
     fn next_running_worker(&self) -> (Rule, WorkerId, usize) {
-        let idle = self.idle.idle.ids();
-        let pool = if idle.is_empty() { self.idle.running.ids() } else { idle };
-        let start = self.n_tasks as usize % pool.len();
-        if pool.len() >= ROUND_ROBIN_MIN {
-            return (Rule::InTurn, pool[start], pool.len());
+        let pool = if self.idle.idle.is_empty() { &self.idle.running } else { &self.idle.idle };
+        let size = pool.ids().len();
+        let mut from_start = pool.ids_from(self.n_tasks as usize % size).peekable();
+        let first = *from_start.peek().expect("some worker runs");
+        if size >= ROUND_ROBIN_MIN {
+            return (Rule::InTurn, first, size);
         }
-        let from_start = pool[start..].iter().chain(&pool[..start]).copied();
-        let mut best = (Seconds::INFINITY, pool[0]);
+        let mut best = (Seconds::INFINITY, first);
         for id in from_start {
             let occupancy = self.occupancy(&self.workers[id]);
             if occupancy <= 0.0 {
-                return (Rule::LeastBusy, id, pool.len());
+                return (Rule::LeastBusy, id, size);
             }
             // Ties at a positive occupancy go to the first by address, as upstream's `min` has it.
             let rank = self.workers[id].rank;
@@ -320,7 +340,7 @@ impl State {
                 best = (occupancy, id);
             }
         }
-        (Rule::LeastBusy, best.1, pool.len())
+        (Rule::LeastBusy, best.1, size)
     }
 
     /// Holders of dependencies first, then whoever is allowed (`decide_worker`).
@@ -352,13 +372,13 @@ impl State {
 
     /// As if no workers or hosts were named.
     fn loose_candidates(&self, id: TaskId, holders: bool, candidates: &mut Vec<WorkerId>) {
-        let running = self.idle.running.ids().iter().copied().filter(|worker| self.can_supply(id, *worker));
+        let running = || self.idle.running.ids().filter(|worker| self.can_supply(id, *worker));
         // An actor goes to whoever has fewest, wherever its inputs are.
         if holders && !self.tasks[id].actor {
-            candidates.extend(running.clone().filter(|worker| self.workers[*worker].mark == self.mark));
+            candidates.extend(running().filter(|worker| self.workers[*worker].mark == self.mark));
         }
         if candidates.is_empty() {
-            candidates.extend(running);
+            candidates.extend(running());
         }
     }
 
@@ -437,7 +457,7 @@ impl State {
                 let ids = restrictions.workers.iter().filter_map(|address| self.workers.id(address));
                 candidates.extend(ids.filter(valid));
             }
-            None => candidates.extend(self.idle.running.ids().iter().copied().filter(valid)),
+            None => candidates.extend(self.idle.running.ids().filter(valid)),
         }
     }
 

@@ -260,7 +260,7 @@ impl State {
 
     /// Running workers in order of address.
     pub fn running_workers(&self) -> impl Iterator<Item = &Address> {
-        self.idle.running.ids().iter().map(|id| &self.workers[*id].address)
+        self.idle.running.ids().map(|id| &self.workers[id].address)
     }
 
     fn view_worker<'a>(&'a self, id: WorkerId, worker: &'a Worker) -> WorkerView<'a> {

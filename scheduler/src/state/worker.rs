@@ -80,8 +80,8 @@ pub(super) struct Worker {
     pub(super) network_occupancy: u128,
     /// Bytes of results that tasks elsewhere are expected to fetch from here.
     pub(super) outgoing: u128,
-    /// Place among all workers in order of address.
-    pub(super) rank: u32,
+    /// Grows in order of address. It changes when [`Workers::insert`] says so.
+    pub(super) rank: u64,
     /// Whether it is among the running workers.
     pub(super) runs: bool,
     /// Whether it is among the idle workers: the list itself is only searched when this changes.
@@ -201,7 +201,12 @@ pub(super) struct Workers {
     numbers: FastMap<Address, WorkerId>,
     /// By name as text; upstream tells the name `3` from `"3"`, but restrictions come as text.
     names: FastMap<String, WorkerId>,
+    /// In order of address.
+    ranked: Vec<WorkerId>,
 }
+
+/// How far apart ranks are given out at first, so that there is room between them.
+const RANK_STEP: u64 = 1 << 32;
 
 /// A worker's name as text.
 pub(super) fn name_text(name: &Value) -> String {
@@ -248,13 +253,34 @@ impl Workers {
         self.ids().map(|id| (id, &self[id]))
     }
 
-    pub(super) fn insert(&mut self, worker: Worker) -> WorkerId {
+    /// The number of a new worker, and whether others have a new rank because of it.
+    pub(super) fn insert(&mut self, worker: Worker) -> (WorkerId, bool) {
         let id = WorkerId::from_index(self.slots.len());
         self.numbers.insert(worker.address.clone(), id);
         self.names.entry(name_text(&worker.name)).or_insert(id);
         self.slots.push(Some(Box::new(worker)));
-        self.rank();
-        id
+        let place = self.ranked.partition_point(|other| self[*other].address < self[id].address);
+        self.ranked.insert(place, id);
+        let before = place.checked_sub(1).map(|before| self[self.ranked[before]].rank);
+        let after = self.ranked.get(place + 1).map(|after| self[*after].rank);
+        let between = match (before, after) {
+            (None, None) => Some(u64::MAX / 2),
+            (None, Some(after)) => after.checked_sub(RANK_STEP),
+            (Some(before), None) => before.checked_add(RANK_STEP),
+            (Some(before), Some(after)) => Some(before.midpoint(after)).filter(|between| *between > before),
+        };
+        if let Some(rank) = between {
+            self[id].rank = rank;
+            return (id, false);
+        }
+        // Anew, with as much room at both ends.
+        let mut rank = u64::MAX / 2 - self.ranked.len() as u64 / 2 * RANK_STEP;
+        for place in 0..self.ranked.len() {
+            let ranked = self.ranked[place];
+            self[ranked].rank = rank;
+            rank += RANK_STEP;
+        }
+        (id, true)
     }
 
     /// Takes a worker off the list; what it held and processed stays readable until [`Workers::drop_unregistered`].
@@ -265,7 +291,7 @@ impl Workers {
         if self.names.get(&name) == Some(&id) {
             self.names.swap_remove(&name);
         }
-        self.rank();
+        self.ranked.retain(|other| *other != id);
     }
 
     /// Whether it is on the list.
@@ -276,14 +302,6 @@ impl Workers {
     /// Ends a worker that has left.
     pub(super) fn drop_unregistered(&mut self, id: WorkerId) {
         self.slots[id.index()] = None;
-    }
-
-    fn rank(&mut self) {
-        let mut ids: Vec<WorkerId> = self.ids().collect();
-        ids.sort_by(|a, b| self[*a].address.cmp(&self[*b].address));
-        for (rank, id) in (0..).zip(ids) {
-            self[id].rank = rank;
-        }
     }
 }
 
@@ -297,5 +315,45 @@ impl Index<WorkerId> for Workers {
 impl IndexMut<WorkerId> for Workers {
     fn index_mut(&mut self, id: WorkerId) -> &mut Worker {
         self.slots[id.index()].as_deref_mut().expect("a worker is kept while tasks refer to it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::worker;
+    use super::*;
+
+    /// Registers workers of these numbers and checks their ranks after each; how often all had to be ranked anew.
+    fn ranked_anew(numbers: impl Iterator<Item = usize>) -> usize {
+        let mut workers = Workers::default();
+        let mut anew = 0;
+        for number in numbers {
+            anew += usize::from(workers.insert(Worker::new(worker(number, 1), 0.0)).1);
+            let mut by_rank: Vec<WorkerId> = workers.ids().collect();
+            by_rank.sort_by_key(|id| workers[*id].rank);
+            let addresses: Vec<&Address> = by_rank.iter().map(|id| &workers[*id].address).collect();
+            assert!(addresses.is_sorted_by(|a, b| a < b), "{addresses:?}");
+            let ranks: Vec<u64> = by_rank.iter().map(|id| workers[*id].rank).collect();
+            assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
+        }
+        anew
+    }
+
+    #[test]
+    fn ranks_follow_the_order_of_addresses_whoever_comes_next() {
+        assert_eq!(ranked_anew(10_000..10_200), 0);
+        assert_eq!(ranked_anew((10_000..10_200).rev()), 0);
+        assert_eq!(ranked_anew((0..200).map(|i| 10_000 + i * 7919 % 20_011)), 0);
+        // Always between the last two: the room there halves each time.
+        let narrowing = (0..200).map(|i| if i % 2 == 0 { 10_000 + i } else { 20_000 - i });
+        assert!((1..=20).contains(&ranked_anew(narrowing)));
+    }
+
+    #[test]
+    fn who_left_is_in_no_order() {
+        let mut workers = Workers::default();
+        let [first, second] = [1, 2].map(|n| workers.insert(Worker::new(worker(n, 1), 0.0)).0);
+        workers.unregister(first);
+        assert_eq!(workers.ranked, [second]);
     }
 }

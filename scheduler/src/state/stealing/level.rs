@@ -66,8 +66,7 @@ impl State {
 
     /// What a round of stealing would weigh now.
     fn possible_move(&self, task: TaskId, level: usize, victim: WorkerId) -> Option<Move> {
-        let thieves: FastSet<WorkerId> =
-            self.idle.idle.ids().iter().copied().filter(|thief| *thief != victim).collect();
+        let thieves: FastSet<WorkerId> = self.idle.idle.ids().filter(|thief| *thief != victim).collect();
         let round = Round::new(self, thieves);
         let thief = self.best_thief(task, &round)?;
         Some(self.weigh_move(task, level, victim, thief, &round))

@@ -147,7 +147,7 @@ impl State {
 
     /// One round of stealing.
     pub(super) fn balance(&mut self) {
-        let thieves: FastSet<WorkerId> = self.idle.idle.ids().iter().copied().collect();
+        let thieves: FastSet<WorkerId> = self.idle.idle.ids().collect();
         if thieves.is_empty() || thieves.len() == self.workers.len() {
             return;
         }

@@ -95,6 +95,7 @@ impl State {
         let run_id: RunId = self.next_run_id;
         self.next_run_id += 1;
         let previous = std::mem::replace(&mut self.tasks[id].run_id, run_id);
+        self.sent.note(run_id, id);
         self.note_decision(run_id, previous, worker);
         let stimulus_id = match &self.compute_stimulus {
             Some(stimulus) => stimulus.clone(),
