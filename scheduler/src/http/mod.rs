@@ -35,6 +35,7 @@ use axum::{Extension, Router};
 use dask_protocol::pages;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tracing::error;
 
 use self::guard::Guard;
@@ -53,7 +54,12 @@ pub(crate) async fn start(server: &Arc<Server>) {
             return;
         }
     };
-    let listener = match pages::bind(wanted).await {
+    let runtime = server.options.pages.clone().unwrap_or_else(Handle::current);
+    let bound = {
+        let wanted = wanted.clone();
+        runtime.spawn(async move { pages::bind(&wanted).await })
+    };
+    let listener = match bound.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
         Ok(listener) => listener,
         Err(error) => {
             error!(target: "distributed.scheduler", "No dashboard: cannot listen on {wanted:?}: {error}");
@@ -72,7 +78,7 @@ pub(crate) async fn start(server: &Arc<Server>) {
     };
     let pages_for =
         move |peer| TowerToHyperService::new(router.clone().layer(Extension(ConnectInfo::<SocketAddr>(peer))));
-    tokio::spawn(pages::serve(listener, tls, server.closing.clone(), pages_for));
+    runtime.spawn(pages::serve(listener, tls, server.closing.clone(), pages_for));
 }
 
 /// The path below which a proxy passes requests on, without slashes around it; empty for none. Braces would be a pattern.

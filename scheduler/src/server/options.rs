@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dask_protocol::Address;
 use dask_protocol::comm::{CommConfig, PageTls};
+use tokio::runtime::Handle;
 
 use super::jupyter::JupyterOptions;
 use crate::state;
@@ -37,6 +38,9 @@ pub struct SchedulerOptions {
     pub contact_address: Option<Address>,
     /// `host:port` or `:port` of the HTTP server; none for no HTTP server.
     pub dashboard_address: Option<String>,
+    /// Where pages are served; by default where the scheduler is started. On a runtime of its own the HTTP server answers while a
+    /// large graph is taken in.
+    pub pages: Option<Handle>,
     /// A path under which the HTTP server's pages are served too, for a proxy that passes it on (`--dashboard-prefix`).
     pub dashboard_prefix: Option<String>,
     /// With a certificate the pages are served over TLS alone.
@@ -99,6 +103,7 @@ impl Default for SchedulerOptions {
             listen: vec![Address::from_parts("tcp", "", SCHEDULER_PORT)],
             contact_address: None,
             dashboard_address: Some(format!(":{DASHBOARD_PORT}")),
+            pages: None,
             dashboard_prefix: None,
             http_tls: None,
             jupyter: None,
