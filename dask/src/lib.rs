@@ -20,6 +20,21 @@
 //! # cluster.close().await;
 //! # Ok(()) }
 //! ```
+//!
+//! Longer ones are programs, `cargo run --release -p dask --example NAME`:
+//!
+//! | example | shows |
+//! |---|---|
+//! | `quickstart` | tasks, futures as arguments, errors; in one process or against a cluster |
+//! | `word_count` | files, a tree of merges that share their parts |
+//! | `matrix` | a pipeline over blocks as one graph ([`GraphBuilder`]); its static order and picture |
+//! | `search` | [`as_completed`], cancelling the rest, tasks that notice |
+//! | `tree_reduction` | futures level by level, retries, a published result |
+//! | `own_worker` | two worker processes of the same program ([`worker`]), one of which dies |
+//! | `task_library` | tasks that the stock `dask-worker` loads |
+//! | `mixed` | Rust's and Python's functions in one graph ([`python`]) |
+//! | `arrow` | arrays that Rust tasks share and pyarrow computes with |
+//! | `scheduler_by_hand` | the scheduler as a library, without IO |
 
 pub mod cli;
 mod cluster;

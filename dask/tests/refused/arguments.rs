@@ -1,0 +1,8 @@
+#[dask::task]
+fn double(n: i64) -> i64 {
+    2 * n
+}
+
+fn main() {
+    let _ = double(1, 2);
+}

@@ -1,0 +1,6 @@
+#[dask::task]
+fn same<T>(it: T) -> T {
+    it
+}
+
+fn main() {}
