@@ -41,10 +41,10 @@ impl Inbox {
         self.sender.send(input).is_ok()
     }
 
-    /// A task ended while so many other jobs wait for a thread. The driver is woken if that is too few.
-    pub(crate) fn send_soon(&self, input: Input, jobs_left: usize) {
+    /// A task ended. The driver is woken unless it looks again, and threads have enough to go on with until then.
+    pub(crate) fn send_soon(&self, input: Input, jobs_left: impl FnOnce() -> usize) {
         let mut waiting = self.lock();
-        if waiting.few.is_some_and(|few| jobs_left > few) {
+        if waiting.few.is_some_and(|few| jobs_left() > few) {
             waiting.inputs.push(input);
             return;
         }
@@ -95,19 +95,19 @@ mod tests {
     #[test]
     fn ends_wait_only_while_the_driver_looks_again_and_threads_have_enough() {
         let (inbox, mut receiver) = Inbox::new();
-        inbox.send_soon(end("a"), 100);
+        inbox.send_soon(end("a"), || 100);
         assert_eq!(come(&mut receiver), ["a"], "nobody said that he looks again");
         assert!(inbox.before_sleep(Some(8)).is_empty());
-        inbox.send_soon(end("b"), 7);
-        inbox.send_soon(end("c"), 3);
+        inbox.send_soon(end("b"), || 7);
+        inbox.send_soon(end("c"), || 3);
         assert!(come(&mut receiver).is_empty());
-        inbox.send_soon(end("d"), 2);
+        inbox.send_soon(end("d"), || 2);
         assert_eq!(come(&mut receiver), ["b", "c", "d"], "few jobs are left");
-        inbox.send_soon(end("e"), 7);
+        inbox.send_soon(end("e"), || 7);
         assert_eq!(names(inbox.take()), ["e"]);
-        inbox.send_soon(end("f"), 7);
+        inbox.send_soon(end("f"), || 7);
         assert_eq!(names(inbox.before_sleep(None)), ["f"], "before it sleeps on it takes what waits");
-        inbox.send_soon(end("g"), 7);
+        inbox.send_soon(end("g"), || 7);
         assert_eq!(come(&mut receiver), ["g"]);
     }
 }

@@ -12,7 +12,7 @@ mod driver;
 mod gather;
 mod heartbeat;
 mod http;
-pub(crate) mod inbox;
+mod inbox;
 mod memory;
 pub(crate) mod metrics;
 mod monitor;

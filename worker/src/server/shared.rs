@@ -204,7 +204,7 @@ impl Shared {
 
     /// As [`Shared::notify_with`], for the end of a task in a thread: it may wait a moment while the threads have enough to do.
     pub(crate) fn notify_soon(&self, values: Vec<(Key, Stored)>, event: Event) {
-        self.inbox.send_soon(Input::Event { values, event }, self.native.jobs_left());
+        self.inbox.send_soon(Input::Event { values, event }, || self.native.jobs_left());
     }
 
     /// Stores values. Only in a step of the driver, which hears of them in the same step.
